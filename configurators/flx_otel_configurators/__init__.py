@@ -1,0 +1,1 @@
+"""Assembly of the SDK: which provider, reader, processor and propagator a process gets."""

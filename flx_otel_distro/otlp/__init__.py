@@ -1,0 +1,1 @@
+"""OTLP: how spans, metrics and logs leave the process without ever holding it up."""

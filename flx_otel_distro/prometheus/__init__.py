@@ -1,0 +1,1 @@
+"""Prometheus: the reader and the endpoint that a scraper asks."""

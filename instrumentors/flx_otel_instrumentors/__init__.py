@@ -1,0 +1,1 @@
+"""Instrumentors: what is patched, and what it records through the OpenTelemetry API."""

@@ -1,0 +1,61 @@
+"""Read the caller's trace context from ASGI headers.
+
+ASGI headers are pairs of bytes with lower-case names. They are decoded as latin-1, which never
+fails. Repeated headers are joined by a comma, as RFC 9110 section 5.3 allows for lists: right for
+`tracestate` and `baggage`, and a repeated `traceparent` becomes invalid, as W3C Trace Context asks.
+"""
+
+from __future__ import annotations
+
+from opentelemetry.propagators.textmap import Getter, TextMapPropagator
+
+Carrier = dict[str, str]
+
+_KNOWN = frozenset(
+    {
+        "traceparent",
+        "tracestate",
+        "baggage",
+        "b3",
+        "x-b3-traceid",
+        "x-b3-spanid",
+        "x-b3-parentspanid",
+        "x-b3-sampled",
+        "x-b3-flags",
+    }
+)
+
+
+class HeaderGetter(Getter[Carrier]):
+    """Give a propagator the headers collected from a request; stateless."""
+
+    def get(self, carrier: Carrier, key: str) -> list[str] | None:
+        """Return the value of header `key` as a list of one, or None."""
+        value = carrier.get(key.lower())
+        return None if value is None else [value]
+
+    def keys(self, carrier: Carrier) -> list[str]:
+        """Return the names of the headers collected."""
+        return list(carrier)
+
+
+GETTER = HeaderGetter()
+
+
+def names(propagator: TextMapPropagator) -> frozenset[bytes] | None:
+    """Return the headers `propagator` reads, or None where it may read any (it is not one we know)."""
+    fields = {field.lower() for field in propagator.fields}
+    if not fields <= _KNOWN:
+        return None
+    if any(field.startswith(("x-b3-", "b3")) for field in fields):
+        fields |= {field for field in _KNOWN if "b3" in field}
+    return frozenset(field.encode("latin-1") for field in fields)
+
+
+def add(carrier: Carrier | None, name: bytes, value: bytes) -> Carrier:
+    """Return `carrier` with one more header, joined to an earlier one of the same name."""
+    key, said = name.decode("latin-1").lower(), value.decode("latin-1")
+    if carrier is None:
+        return {key: said}
+    carrier[key] = f"{carrier[key]},{said}" if key in carrier else said
+    return carrier

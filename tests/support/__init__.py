@@ -1,0 +1,1 @@
+"""Real processes, a real collector and a real scrape, for the tests."""
