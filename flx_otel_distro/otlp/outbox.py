@@ -28,6 +28,9 @@ _FIRST_BACKOFF = 1.0
 _MOST_BACKOFF = 30.0
 _GLANCE = 0.05
 
+_jitter = random.Random()
+"""A generator of our own: an app that seeds the module's gets its numbers, and all of them."""
+
 _start_thread = _thread.start_new_thread
 _new_lock = _thread.allocate_lock
 
@@ -230,7 +233,7 @@ class Outbox(Generic[T]):
             if self._hurried():
                 self._gave_up = True
                 self._news.ring()
-            until = self._clock() + max(backoff * random.uniform(0.8, 1.2), self._asked_wait)
+            until = self._clock() + max(backoff * _jitter.uniform(0.8, 1.2), self._asked_wait)
             while (left := until - self._clock()) > 0 and self._hurries == hurries and not self._closed:
                 self._bell.wait(left)
             backoff = min(backoff * 2, _MOST_BACKOFF)

@@ -128,7 +128,10 @@ def forget() -> None:
 
 
 def key_of(attributes: dict[str, Any]) -> Key:
-    """Return the key of `attributes`: `True`, 1 and 1.0 differ in it. Raises TypeError where a value has no hash."""
+    """Return the key of `attributes`: `True`, 1 and 1.0 differ in it. Raises TypeError where a value has no hash.
+
+    An object that is no `str`, but has the hash of one and says that it is equal, is taken for it as a key.
+    """
     values = attributes.values()
     return (*map(type, values), *attributes, *values)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import random
+import threading
 from typing import Any
 
 from opentelemetry import context as context_api
@@ -20,6 +21,7 @@ from opentelemetry.sdk.metrics import (
     UpDownCounter,
 )
 from opentelemetry.sdk.metrics._internal import _MeterConfig
+from opentelemetry.sdk.metrics._internal.exemplar import exemplar_reservoir
 from opentelemetry.sdk.metrics._internal.instrument import Gauge
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.sdk.metrics.view import View
@@ -37,14 +39,16 @@ class CustomReservoir(SimpleFixedSizeExemplarReservoir):
 
 
 class Lines(logging.Handler):
-    """Log lines without their arguments, which may hold addresses."""
+    """This thread's log lines, without their arguments, which may hold addresses."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.thread = threading.get_ident()
         self.seen: list[tuple[str, str]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.seen.append((record.levelname, str(record.msg)))
+        if record.thread == self.thread:
+            self.seen.append((record.levelname, str(record.msg)))
 
 
 def reader(kind: str) -> InMemoryMetricReader:
@@ -107,12 +111,14 @@ class Player:
 
     def play(self) -> list[Any]:
         """Return what was seen, in order."""
-        random.seed(7)  # the SDK's simple reservoir chooses by chance
         lines = Lines()
         logger = logging.getLogger("opentelemetry")
         before = logger.propagate
         logger.addHandler(lines)
         logger.propagate = False
+        # The SDK's simple reservoir chooses by chance, of which other threads of the process take their share.
+        chance = exemplar_reservoir.randrange
+        exemplar_reservoir.randrange = random.Random(7).randrange
         try:
             for step in [*self.scenario["steps"], *({"do": "collect", "reader": index} for index in range(6))]:
                 try:
@@ -120,6 +126,7 @@ class Player:
                 except Exception as error:  # noqa: BLE001 - what is raised is part of what is seen
                     self.observed.append((type(error).__name__, str(error)))
         finally:
+            exemplar_reservoir.randrange = chance
             logger.removeHandler(lines)
             logger.propagate = before
         return [*self.observed, lines.seen]

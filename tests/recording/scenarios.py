@@ -51,6 +51,13 @@ class Shown:
         return hash("a")
 
 
+class Named:
+    """An object that says something of itself, and is equal to itself alone."""
+
+    def __str__(self) -> str:
+        return "a"
+
+
 class Unhashable:
     """An object whose hash fails in a way of its own."""
 
@@ -69,7 +76,7 @@ KINDS = ("counter", "up_down_counter", "histogram", "gauge")
 METHODS = {"counter": "add", "up_down_counter": "add", "histogram": "record", "gauge": "set"}
 NAN = math.nan
 KEYS: list[Any] = ["a", "b", "c", "otel.metric.overflow"]
-ODD_KEYS: list[Any] = ["", 1, True, None, Colour.RED, b"a", (1, 2), Shown("a")]
+ODD_KEYS: list[Any] = ["", 1, True, None, Colour.RED, b"a", (1, 2), Named()]
 VALUES: list[Any] = ["x", "y", "", True, False, 1, 0, 1.0, 0.0, -0.0, NAN, math.inf, 2**70, "l" * 3000]
 ODD_VALUES: list[Any] = [
     *(None, b"x", ["x"], ["x", 1], ("x",), {"n": 1}, {"n": ["x"]}, [None], object()),
@@ -104,7 +111,7 @@ CONTEXTS: list[Context | None] = [
 
 
 def _sets(keys: list[Any], values: list[Any], most: int = 3) -> st.SearchStrategy[dict[Any, Any]]:
-    """Return dictionaries by index, since some of these keys are equal to every other."""
+    """Return dictionaries by index, since some of these keys are equal to others."""
     pair = st.tuples(st.integers(0, len(keys) - 1), st.integers(0, len(values) - 1))
     return st.lists(pair, max_size=most).map(lambda pairs: {keys[k]: values[v] for k, v in pairs})
 
