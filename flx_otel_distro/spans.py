@@ -1,0 +1,225 @@
+"""The sampling decision before the span: what an unsampled request pays for is ids.
+
+The SDK asks its sampler in the middle of starting a span, with attributes that are thrown away where
+the answer is no. The samplers of the specification look at nothing but the parent and the trace id, so
+their answer is foreseen here, and the span, its description and its limits are left to those requests
+that are kept. Decisions, flags, trace state and ids are the SDK's; a sampler, tracer or release that is
+not known to be the same takes the SDK's own way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import Tracer as SdkTracer
+from opentelemetry.sdk.trace import _Span
+from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, StaticSampler, TraceIdRatioBased
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags, Tracer, TraceState
+
+from flx_otel_distro.contexts import SPAN_KEY, with_span
+
+Bounds = tuple[int, int, int, int, int]
+"""The lower half of a trace id must be below one of these for the span to be kept: of a root, of the child of
+a remote sampled, remote unsampled, local sampled and local unsampled parent."""
+
+_LIMIT = (1 << 64) - 1
+_ALL, _NONE = 1 << 64, 0
+
+_FLAGS = tuple(map(TraceFlags, range(4)))
+_SAMPLED, _RANDOM = 1, 2
+_NO_STATE = TraceState()
+_MOST_TRACE_ID, _MOST_SPAN_ID = (1 << 128) - 1, (1 << 64) - 1
+
+_START_SPAN = (
+    "DEFAULT NonRecordingSpan RANDOM_TRACE_ID SAMPLED SpanContext TraceFlags TypeError _Span _instrumentation_scope"
+    " _is_enabled _span_limits _tracer_metrics attributes decision generate_span_id generate_trace_id get_current_span"
+    " get_span_context id_generator instrumentation_info is_recording is_sampled is_trace_id_random is_valid isinstance"
+    " random_trace_id resource sampler should_sample span_processor start start_span trace_api trace_flags trace_id"
+    " trace_state"
+)
+"""The names in the SDK's code that starts a span, in alphabetical order."""
+
+_make: Any = tuple.__new__  # what SpanContext itself ends in, its checks left out
+_clean: Any = BoundedAttributes
+
+
+def _known() -> bool:
+    """Return whether spans are started as we know it: by the names in the SDK's code and the shape of its data."""
+    code = getattr(SdkTracer.start_span, "__code__", None)
+    if code is None or " ".join(sorted(code.co_names)) != _START_SPAN:
+        return False
+    stock = SpanContext(5, 6, False, _FLAGS[1], None)
+    ours = _make(SpanContext, (5, 6, False, _FLAGS[1], _NO_STATE, True))
+    held = vars(BoundedAttributes(maxlen=3, attributes={"a": 1}, immutable=False))
+    return (
+        tuple(stock) == tuple(ours)
+        and {"_dict", "_lock", "maxlen", "max_value_len", "_immutable", "dropped"} <= set(held)
+        and held["_dict"] == {"a": 1}
+        and vars(NonRecordingSpan(stock)) == {"_context": stock}
+    )
+
+
+_KNOWN = _known()
+
+
+def bounds_of(sampler: Sampler) -> Bounds | None:
+    """Return what the sampler will say of any span, or None for one that is not the specification's own."""
+    if type(sampler) is ParentBased or (isinstance(sampler, ParentBased) and _inherits(sampler, ParentBased)):
+        inner = (
+            sampler._root,
+            sampler._remote_parent_sampled,
+            sampler._remote_parent_not_sampled,
+            sampler._local_parent_sampled,
+            sampler._local_parent_not_sampled,
+        )
+        found = [_bound(each) for each in inner]
+    else:
+        found = [_bound(sampler)] * 5
+    if None in found:
+        return None
+    bounds: Any = tuple(found)
+    return bounds if _agrees(sampler, bounds) else None
+
+
+def _inherits(sampler: Sampler, base: type) -> bool:
+    return type(sampler).should_sample is vars(base)["should_sample"]
+
+
+def _bound(sampler: Sampler) -> int | None:
+    if isinstance(sampler, StaticSampler) and _inherits(sampler, StaticSampler):
+        name = sampler._decision.name
+        return {"DROP": _NONE, "RECORD_AND_SAMPLE": _ALL}.get(name)
+    if isinstance(sampler, TraceIdRatioBased) and _inherits(sampler, TraceIdRatioBased):
+        return sampler.bound
+    return None
+
+
+def _agrees(sampler: Sampler, bounds: Bounds) -> bool:
+    """Ask the sampler itself, at the edges of every case; a few dozen microseconds, once a sampler."""
+    for bound, (flags, remote) in zip(
+        bounds, ((None, False), (1, True), (0, True), (1, False), (0, False)), strict=True
+    ):
+        for trace_id in {1, _LIMIT, max(bound - 1, 1), bound or 1, (5 << 64) + max(bound - 1, 1)}:
+            context = Context()
+            if flags is not None:
+                parent = SpanContext(trace_id, 1, remote, TraceFlags(flags))
+                context = with_span(context, NonRecordingSpan(parent))
+            result = sampler.should_sample(context, trace_id, "probe", SpanKind.SERVER, {}, ())
+            if result.decision.is_sampled() != (trace_id & _LIMIT < bound) or result.trace_state:
+                return False
+            if result.decision.is_recording() != result.decision.is_sampled():
+                return False
+    return True
+
+
+class Starter:
+    """Starts the spans of one tracer. Safe from any thread and after a fork."""
+
+    __slots__ = ("_bounds", "_sampler", "tracer")
+
+    def __init__(self, tracer: Tracer) -> None:
+        self.tracer: Any = tracer
+        self._sampler: Any = None
+        self._bounds: Bounds | None = None
+
+    def decide(self, parent: Context) -> SpanContext | None:
+        """Return the context of a span to come under `parent`, sampled or not; None where only the tracer knows.
+
+        Where it says unsampled, `NonRecordingSpan` of it is what the tracer would have started; where it says
+        sampled, `span` starts it.
+        """
+        tracer = self.tracer
+        try:
+            sampler = tracer.sampler
+            if sampler is not self._sampler:
+                self._learn(sampler)
+            bounds = self._bounds
+            if bounds is None or not tracer._tracer_config.is_enabled:
+                return None
+            above = parent.get(SPAN_KEY)
+            if above is None:
+                context = None
+            elif type(above) is NonRecordingSpan or type(above) is _Span:
+                context: Any = above._context
+                if type(context) is not SpanContext:
+                    return None
+                if not context[5]:  # is_valid
+                    context = None
+            else:
+                return None
+            ids = tracer.id_generator
+            if context is None:
+                trace_id = ids.generate_trace_id()
+                flags = _RANDOM if ids.is_trace_id_random() else 0
+                state = _NO_STATE
+                bound = bounds[0]
+            else:
+                trace_id, _, remote, above_flags, state, _ = context
+                flags = above_flags & _RANDOM
+                bound = bounds[(1 if remote else 3) + (0 if above_flags & _SAMPLED else 1)]
+            if trace_id & _LIMIT < bound:
+                flags |= _SAMPLED
+            span_id = ids.generate_span_id()
+            if not (0 < trace_id <= _MOST_TRACE_ID and 0 < span_id <= _MOST_SPAN_ID):
+                return SpanContext(trace_id, span_id, False, _FLAGS[flags], state)
+            return _make(SpanContext, (trace_id, span_id, False, _FLAGS[flags], state or _NO_STATE, True))
+        except AttributeError:  # a tracer of another kind
+            return None
+
+    def span(
+        self,
+        name: str,
+        context: SpanContext,
+        parent: Context,
+        kind: SpanKind,
+        attributes: dict[str, Any],
+        start_time: int | None = None,
+    ) -> Span:
+        """Start the sampled span `decide` has announced. `attributes` are clean: `str`, `bool`, `int`, `float`."""
+        tracer = self.tracer
+        above: Any = parent.get(SPAN_KEY)
+        above = None if above is None else above._context
+        span = _Span(
+            name=name,
+            context=context,
+            parent=above if above is not None and above[5] else None,
+            sampler=tracer.sampler,
+            resource=tracer.resource,
+            attributes=None,
+            span_processor=tracer.span_processor,
+            kind=kind,
+            instrumentation_info=tracer.instrumentation_info,
+            limits=tracer._span_limits,
+            instrumentation_scope=tracer._instrumentation_scope,
+        )
+        describe(span, attributes)
+        span.start(start_time=start_time, parent_context=parent)
+        return span
+
+    def _learn(self, sampler: Any) -> None:
+        self._bounds = None
+        self._sampler = sampler
+        metrics: Any = getattr(self.tracer, "_tracer_metrics", None)
+        if _KNOWN and type(self.tracer) is SdkTracer and type(metrics).__name__ == "NoOpTracerMetrics":
+            self._bounds = bounds_of(sampler)
+
+
+def describe(span: Span, attributes: Mapping[str, Any]) -> None:
+    """Put attributes on a span that are known to be clean: `str` keys; `str`, `bool`, `int` or `float` values.
+
+    What the SDK does with them is spared where no limit applies. Like the SDK's, it does nothing to a span
+    that has ended but to log. Thread-safe.
+    """
+    if type(span) is _Span and _KNOWN:
+        held: Any = span._attributes
+        if type(held) is _clean and held.max_value_len is None:
+            ending: Any = span
+            with ending._lock, held._lock:
+                room = held.maxlen is None or len(held._dict) + len(attributes) <= held.maxlen
+                if room and ending._end_time is None:
+                    held._dict.update(attributes)
+                    return
+    span.set_attributes(attributes)
