@@ -42,7 +42,7 @@ _START_SPAN = (
 )
 """The names in the SDK's code that starts a span, in alphabetical order."""
 
-_make: Any = tuple.__new__  # what SpanContext itself ends in, its checks left out
+_make: Any = vars(tuple)["__new__"]  # what SpanContext itself ends in, its checks left out
 _clean: Any = BoundedAttributes
 
 

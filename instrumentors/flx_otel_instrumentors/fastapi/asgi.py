@@ -18,6 +18,9 @@ OBSERVED: Final = "flx.observed"
 """Scope key: the `Observed` of this request, or None where the request leaves no trace. An inner
 layer that finds the key adds nothing."""
 
+OUTERMOST: Final = "flx.outermost"
+"""Scope key: the app at which the request was taken up; its base class's `__call__` gets the request again."""
+
 PREFIX: Final = "flx.route_prefix"
 """Scope key: the application root and the templates of the mounts passed so far, as `/api/shop`."""
 

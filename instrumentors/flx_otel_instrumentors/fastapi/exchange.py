@@ -9,6 +9,7 @@ background task is still recorded, and the context stays current all along.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from time import perf_counter, time_ns
 from typing import Any, cast
 
@@ -18,6 +19,8 @@ from opentelemetry.trace import Span, StatusCode
 
 from flx_otel_distro import semconv
 from flx_otel_distro.guard import fault
+from flx_otel_distro.recording import BoundUpDownCounter
+from flx_otel_distro.spans import describe
 from flx_otel_instrumentors.failures import error_type, record
 from flx_otel_instrumentors.fastapi.asgi import Message, Receive, Send
 from flx_otel_instrumentors.fastapi.capture import HeaderCapture
@@ -33,9 +36,9 @@ class Exchange:
     """Observe one request; used by its task and what that starts, never from two threads at once."""
 
     __slots__ = (
-        "_active", "_capture", "_elapsed", "_ended", "_instruments", "_receive", "_received", "_send", "_sent",
-        "_settled", "_started", "_trailers", "ceded", "context", "kind", "recording", "request_size", "response_size",
-        "route", "span", "status",
+        "_active", "_capture", "_elapsed", "_ended", "_headers", "_instruments", "_receive", "_received", "_send",
+        "_sent", "_settled", "_started", "_trailers", "ceded", "context", "kind", "recording", "request_size", "route",
+        "span", "status",
     )  # fmt: skip
 
     def __init__(
@@ -46,17 +49,17 @@ class Exchange:
         instruments: Instruments,
         receive: Receive,
         send: Send,
-        capture: HeaderCapture | None = None,
+        capture: HeaderCapture | None,
+        recording: bool,
     ) -> None:
         self.kind = kind
         self.span = span
         self.context = context
-        self.recording = span.is_recording()
+        self.recording = recording
         self.route: str | None = None
         self.status: int | None = None
         self.request_size: int | None = None
         """Bytes the content-length announced; None where they are counted as they are read."""
-        self.response_size: int | None = None
         self.ceded = False
         self._instruments = instruments
         self._receive = receive
@@ -65,7 +68,8 @@ class Exchange:
         self._received = 0
         self._sent = 0
         self._trailers = False
-        self._active = False
+        self._headers: Any = ()
+        self._active: BoundUpDownCounter | None = None
         self._settled = False
         self._elapsed: float | None = None
         self._ended = 0
@@ -73,8 +77,9 @@ class Exchange:
 
     def open(self) -> None:
         """Count the request as active; `close` must follow."""
-        self._instruments.active.add(1, self.kind.active, self.context)
-        self._active = True
+        active = self._instruments.active(self.kind)
+        active.add(1, self.context)
+        self._active = active
 
     def routed(self, template: str) -> None:
         """Take the template of the route that was selected; a later one is more precise."""
@@ -83,7 +88,7 @@ class Exchange:
         self.route = template
         if self.recording:
             self.span.update_name(self.kind.name(template))
-            self.span.set_attribute(semconv.HTTP_ROUTE, template)
+            describe(self.span, {semconv.HTTP_ROUTE: template})
 
     def cede(self) -> None:
         """Leave the metrics to an inner app that is instrumented by others."""
@@ -98,42 +103,41 @@ class Exchange:
             self._received += len(message.get("body") or b"")
         return message
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         """Send for the app; what the server raises passes unchanged."""
         kind = message["type"]
-        if kind == "http.response.body":
-            await self._send(message)
-            body = message.get("body")
-            if body:
-                self._sent += len(body)
-            if not self._trailers and not message.get("more_body", False):
-                self._complete()
-        elif kind == "http.response.start":
+        if kind == "http.response.start":
             try:
                 message = self._start(message)
             except Exception as error:  # noqa: BLE001 - our own part of the way
                 fault("observing a response", error)
-            await self._send(message)
-        else:
-            await self._send(message)
-            if kind == "http.response.pathsend":
-                self._sent = self.response_size or 0
-                self._complete()
-            elif kind == "http.response.trailers" and not message.get("more_trailers", False):
-                self._complete()
+            return self._send(message)
+        return self._body(message) if kind == "http.response.body" else self._other(kind, message)
+
+    async def _body(self, message: Message) -> None:
+        await self._send(message)
+        body = message.get("body")
+        if body:
+            self._sent += len(body)
+        if not self._trailers and not message.get("more_body", False):
+            self._complete()
+
+    async def _other(self, kind: str, message: Message) -> None:
+        await self._send(message)
+        if kind == "http.response.pathsend":
+            self._sent = _announced(self._headers)
+            self._complete()
+        elif kind == "http.response.trailers" and not message.get("more_trailers", False):
+            self._complete()
 
     def _start(self, message: Message) -> Message:
         self.status = int(message["status"])
         self._trailers = bool(message.get("trailers", False))
-        headers = message.get("headers") or ()
+        self._headers = message.get("headers") or ()
         if self.recording and self._capture is not None:
-            headers = list(headers)
-            for name, values in self._capture.attributes(headers).items():
+            self._headers = list(self._headers)
+            for name, values in self._capture.attributes(self._headers).items():
                 self.span.set_attribute(name, values)
-        for name, value in headers:
-            if name == b"content-length" and value.isdigit():
-                self.response_size = int(value[:18])
-                break
         propagator = cast("Any", get_global_response_propagator())
         if propagator is None:
             return message
@@ -177,28 +181,30 @@ class Exchange:
             elapsed = self._elapsed
             if elapsed is None:
                 elapsed = perf_counter() - self._started
-            labels = self.kind.series(self.route, self.status, failure)
-            instruments, context = self._instruments, self.context
-            instruments.duration.record(elapsed, labels, context)
-            size = self.request_size
-            instruments.request_size.record(self._received if size is None else size, labels, context)
-            instruments.response_size.record(self._sent if self.kind.sends_body else 0, labels, context)
+            context, size = self.context, self.request_size
+            duration, requests, responses = self._instruments.series(self.kind, self.route, self.status, failure)
+            duration.record(elapsed, context)
+            requests.record(self._received if size is None else size, context)
+            responses.record(self._sent if self.kind.sends_body else 0, context)
         except Exception as error:  # noqa: BLE001 - our own recording
             fault("recording a request", error)
 
     def _inactive(self) -> None:
-        if self._active:
-            self._active = False
-            self._instruments.active.add(-1, self.kind.active, self.context)
+        active = self._active
+        if active is not None:
+            self._active = None
+            active.add(-1, self.context)
 
     def _end_span(self, error: BaseException | None, failure: str | None) -> None:
         span = self.span
         try:
+            found: dict[str, str | int] = {}
             if self.status is not None:
-                span.set_attribute(semconv.HTTP_RESPONSE_STATUS_CODE, self.status)
+                found[semconv.HTTP_RESPONSE_STATUS_CODE] = self.status
             if failure is not None:
-                span.set_attribute(semconv.ERROR_TYPE, failure)
+                found[semconv.ERROR_TYPE] = failure
                 span.set_status(StatusCode.ERROR)
+            describe(span, found)
             if isinstance(error, Exception):
                 record(span, error)
                 self._ended = 0
@@ -208,3 +214,11 @@ class Exchange:
             span.end(self._ended or None)
         except Exception as fault_of_ours:  # noqa: BLE001 - a span processor of anyone
             fault("ending a span", fault_of_ours)
+
+
+def _announced(headers: Any) -> int:
+    """Return the bytes that the response headers announce, 0 where they do not."""
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit():
+            return int(value[:18])
+    return 0

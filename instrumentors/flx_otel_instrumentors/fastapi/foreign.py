@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from opentelemetry import context as otel
 from opentelemetry import trace
 
+from flx_otel_distro.contexts import current
 from flx_otel_instrumentors.fastapi.asgi import Scope, Send
 
 UPSTREAM = ("opentelemetry.instrumentation.asgi", "OpenTelemetryMiddleware")
@@ -35,24 +35,32 @@ def in_stack(stack: object, wanted: Callable[[type], bool]) -> bool:
     return False
 
 
-def observed_by_others(app: Any) -> bool:
-    """Return whether `app`, a Starlette or FastAPI application, is observed by others.
+Look = tuple[object, bool, Callable[[Scope], object] | None]
 
-    The answer for a built stack is kept on the app, with the stack it holds for.
+
+def look(app: Any) -> Look:
+    """Return the stack of `app`, a Starlette or FastAPI application, whether others observe it, and what it leaves out.
+
+    The last is its own `FastAPI(telemetry={"exclude": …})`. The answer for a built stack is kept on the app.
     """
     own: dict[str, Any] = app.__dict__
     stack = own.get("middleware_stack")
-    cached: tuple[Any, bool] | None = own.get(_CACHE)
+    cached: Look | None = own.get(_CACHE)
     if cached is not None and cached[0] is stack:
-        return cached[1]
+        return cached
     native: dict[str, Any] = own.get("_telemetry") or {}
-    explicit = native.get("tracer_provider") is not None or native.get("meter_provider") is not None
+    observed = native.get("tracer_provider") is not None or native.get("meter_provider") is not None
+    exclude = native.get("exclude")
     if stack is None:
         coming = any(is_upstream(each.cls) for each in own.get("user_middleware", ()) if isinstance(each.cls, type))
-        return explicit or coming or own.get("_is_instrumented_by_opentelemetry", False)
-    answer = explicit or in_stack(stack, is_upstream)
-    own[_CACHE] = (stack, answer)
-    return answer
+        return None, observed or coming or own.get("_is_instrumented_by_opentelemetry", False), exclude
+    found = own[_CACHE] = (stack, observed or in_stack(stack, is_upstream), exclude)
+    return found
+
+
+def observed_by_others(app: Any) -> bool:
+    """Return whether `app`, a Starlette or FastAPI application, is observed by others."""
+    return look(app)[1]
 
 
 def called_by_upstream(send: Send) -> bool:
@@ -64,10 +72,10 @@ def called_by_upstream(send: Send) -> bool:
         code = getattr(send, "__code__", None)
         if code is not None and code.co_name == "otel_send":
             return True
-    current = otel.get_current()
-    if not current:
+    context = current()
+    if not context:
         return False
-    span: Any = trace.get_current_span(current)
+    span: Any = trace.get_current_span(context)
     scope: Any = getattr(span, "instrumentation_scope", None)
     return (
         scope is not None
@@ -75,10 +83,3 @@ def called_by_upstream(send: Send) -> bool:
         and getattr(span, "kind", None) is trace.SpanKind.SERVER
         and str(scope.name).startswith(("opentelemetry.instrumentation.asgi", "opentelemetry.instrumentation.fastapi"))
     )
-
-
-def excluded_by_app(app: Any, scope: Scope) -> bool:
-    """Return whether the app's own `FastAPI(telemetry={"exclude": …})` leaves this request out."""
-    native: dict[str, Any] | None = app.__dict__.get("_telemetry")
-    exclude = native.get("exclude") if native else None
-    return exclude is not None and bool(exclude(scope))

@@ -1,7 +1,6 @@
 """The bounded part of a request: method, scheme and protocol version, each from a known set.
 
-One `Kind` a combination, at most a few hundred in a process; the attribute sets of its metrics are
-made once and shared, so recording builds nothing. Nothing an outsider sends becomes a new value:
+One `Kind` a combination, at most a few hundred in a process. Nothing an outsider sends becomes a new value:
 what is not in the known set is `_OTHER`, as the conventions ask.
 """
 
@@ -16,7 +15,7 @@ _SCHEMES: Final = {each: each for each in ("http", "https", "ws", "wss")}
 _VERSIONS: Final = {"1.0": "1.0", "1.1": "1.1", "2": "2", "2.0": "2", "3": "3", "3.0": "3"}
 _METHODS: Final = {each: each for each in semconv.HTTP_METHODS}
 _WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
-_MOST_SERIES: Final = 4096
+_MOST_NAMES: Final = 4096
 
 Labels = Mapping[str, str | int]
 
@@ -24,11 +23,11 @@ Labels = Mapping[str, str | int]
 class Kind:
     """Names and label sets shared by all requests of one method, scheme and version.
 
-    The mappings it hands out must not be changed. Threads may race to fill its cache and then make
-    the same mapping twice, which does no harm.
+    The mappings it holds must not be changed. Threads may race to fill its cache and then make the same
+    name twice, which does no harm.
     """
 
-    __slots__ = ("_names", "_series", "active", "labels", "may_have_body", "method", "scheme", "sends_body", "verb")
+    __slots__ = ("_names", "active", "labels", "may_have_body", "method", "scheme", "sends_body", "verb")
 
     def __init__(self, method: str, scheme: str, version: str) -> None:
         self.method = method
@@ -38,31 +37,24 @@ class Kind:
         self.sends_body = method != "HEAD"
         self.active: Labels = {semconv.HTTP_REQUEST_METHOD: method, semconv.URL_SCHEME: scheme}
         self.labels: Labels = {**self.active, semconv.NETWORK_PROTOCOL_VERSION: version}
-        self._series: dict[tuple[str | None, int | None, str | None], Labels] = {}
         self._names: dict[str, str] = {}
 
     def series(self, route: str | None, status: int | None, error: str | None) -> Labels:
         """Return the labels of a finished request."""
-        key = (route, status, error)
-        found = self._series.get(key)
-        if found is None:
-            made = dict(self.labels)
-            if route is not None:
-                made[semconv.HTTP_ROUTE] = route
-            if status is not None:
-                made[semconv.HTTP_RESPONSE_STATUS_CODE] = status
-            if error is not None:
-                made[semconv.ERROR_TYPE] = error
-            if len(self._series) >= _MOST_SERIES:
-                self._series.clear()
-            found = self._series[key] = made
-        return found
+        made = dict(self.labels)
+        if route is not None:
+            made[semconv.HTTP_ROUTE] = route
+        if status is not None:
+            made[semconv.HTTP_RESPONSE_STATUS_CODE] = status
+        if error is not None:
+            made[semconv.ERROR_TYPE] = error
+        return made
 
     def name(self, route: str) -> str:
         """Return the name of a span whose route is known, as `GET /items/{id}`."""
         found = self._names.get(route)
         if found is None:
-            if len(self._names) >= _MOST_SERIES:
+            if len(self._names) >= _MOST_NAMES:
                 self._names.clear()
             found = self._names[route] = f"{self.verb} {route}"
         return found
@@ -73,6 +65,9 @@ _kinds: dict[tuple[str, str, str], Kind] = {}
 
 def kind(method: str, scheme: str, version: str) -> Kind:
     """Return the kind of a request, from what the server said of it. Safe from any thread."""
+    found = _kinds.get((method, scheme, version))
+    if found is not None:
+        return found
     key = (
         _METHODS.get(method, semconv.OTHER),
         _SCHEMES.get(scheme, semconv.OTHER),

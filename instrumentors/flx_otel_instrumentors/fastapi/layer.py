@@ -1,35 +1,40 @@
 """The ASGI layer itself: decide, start the span, call the app once, close.
 
-Both ways in, the patched application classes and `ObservabilityMiddleware`, end here. Our own code
-runs in small guarded blocks before and after the app's call, never around it; where it fails before
-the call, the app gets the request unobserved.
+Both ways in, the patched application classes and `ObservabilityMiddleware`, are made by `observing`. Our
+own code runs in small guarded blocks before and after the app's call, never around it; where it fails
+before the call, the app gets the request unobserved.
+
+What a request costs is counted in calls: a coroutine around the app's own is made once, attributes are
+put together for sampled requests only, and what depends on the app alone is kept with the app.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Awaitable, Callable
 from contextvars import Token
 from typing import Any
 
-from opentelemetry import context as otel
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.propagate import get_global_textmap
 from opentelemetry.propagators.textmap import TextMapPropagator
-from opentelemetry.trace import Span, SpanKind, TracerProvider, set_span_in_context
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TracerProvider
 
 from flx_otel_distro import environment, semconv
+from flx_otel_distro.contexts import attach, current, detach, with_span
 from flx_otel_distro.errors import scrubbed
 from flx_otel_distro.guard import fault, guarded
 from flx_otel_distro.prometheus import activity
 from flx_otel_instrumentors.fastapi import capture, propagation
-from flx_otel_instrumentors.fastapi.asgi import OBSERVED, PREFIX, App, Receive, Scope, Send
+from flx_otel_instrumentors.fastapi.asgi import OBSERVED, PREFIX, Receive, Scope, Send
 from flx_otel_instrumentors.fastapi.description import MOST_METHOD, describe, path_of
 from flx_otel_instrumentors.fastapi.exchange import Exchange
 from flx_otel_instrumentors.fastapi.exclusion import Exclusion
 from flx_otel_instrumentors.fastapi.instruments import Instruments
-from flx_otel_instrumentors.fastapi.kinds import kind
+from flx_otel_instrumentors.fastapi.kinds import Kind, kind
 from flx_otel_instrumentors.fastapi.messages import traced
 from flx_otel_instrumentors.fastapi.websocket import UNROUTED, Connection
 
@@ -37,6 +42,10 @@ NATIVE = "fastapi.telemetry"
 """Scope key under which newer FastAPI keeps its own telemetry; where it is present FastAPI adds none."""
 
 Begun = tuple[Exchange | Connection, Receive, Send, Token[Context]]
+Call = Callable[[Any, Scope, Receive, Send], Awaitable[None]]
+Enter = Callable[[Any, Scope, Receive, Send], Begun | None]
+
+_SIZES = frozenset({b"content-length", b"transfer-encoding"})
 
 _announced = False
 
@@ -59,6 +68,32 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
+def observing(enter: Enter, call: Call) -> Call:
+    """Return `call`, the `__call__` of an ASGI app, as a coroutine function that is observed where `enter` says so.
+
+    `enter` gets the same arguments, must not raise, and returns None where `call` gets them unchanged.
+    """
+
+    @functools.wraps(call)
+    async def __call__(app: Any, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = enter(app, scope, receive, send)
+        if begun is None:
+            await call(app, scope, receive, send)
+            return
+        observed, receive, send, token = begun
+        try:
+            await call(app, scope, receive, send)
+        except BaseException as error:
+            observed.close(error)
+            raise
+        else:
+            observed.close(None)
+        finally:
+            detach(token)
+
+    return __call__
+
+
 class Layer:
     """Settings and instruments of one way in. Shared by all its requests, in any thread; survives a fork."""
 
@@ -76,10 +111,14 @@ class Layer:
         self._providers = (tracer_provider, meter_provider)
         self._instruments: Instruments | None = None
         self._textmap: TextMapPropagator | None = None
-        self._carried: frozenset[bytes] | None = None
+        self._read: frozenset[bytes] | None = None
 
-    async def run(self, app: App, scope: Scope, receive: Receive, send: Send, root: str) -> None:
-        """Call `app` once, observed. `root` is the application root, a prefix of every route."""
+    def enter(self, scope: Scope, receive: Receive, send: Send, root: str) -> Begun | None:
+        """Start observing a request; None where it leaves no trace. `root` is the prefix of every route.
+
+        What it returns besides the observer and the token of its context is what the app is to be called with.
+        Never raises.
+        """
         begun: Begun | None = None
         try:
             begun = self._begin(scope, receive, send, root)
@@ -88,23 +127,12 @@ class Layer:
         scope.setdefault(NATIVE, None)
         if begun is None:
             scope.setdefault(OBSERVED, None)
-            await app(scope, receive, send)
-            return
-        observed, receive, send, token = begun
-        try:
-            await app(scope, receive, send)
-        except BaseException as error:
-            observed.close(error)
-            raise
-        else:
-            observed.close(None)
-        finally:
-            otel.detach(token)
+        return begun
 
     def _begin(self, scope: Scope, receive: Receive, send: Send, root: str) -> Begun | None:
         """Start observing, or return None where the request leaves no trace."""
-        current = otel.get_current()
-        if current and not is_http_instrumentation_enabled():
+        above = current()
+        if above and not is_http_instrumentation_enabled():
             return None
         if self._exclusion.covers(scope, root):
             return None
@@ -114,41 +142,39 @@ class Layer:
         if instruments is None:
             instruments = self._instruments = Instruments(*self._providers)
         if scope["type"] == "websocket":
-            return self._websocket(instruments, current, scope, receive, send, root)
+            return self._websocket(instruments, above, scope, receive, send, root)
 
         textmap = get_global_textmap()
         if textmap is not self._textmap:
-            self._carried = propagation.names(textmap)
+            carried = propagation.names(textmap)
+            self._read = None if carried is None else carried | _SIZES
             self._textmap = textmap
-        carried = self._carried
+        read = self._read
         carrier: propagation.Carrier | None = None
         length: int | None = None
         streamed = False
         for name, value in scope["headers"]:
-            if carried is None or name in carried:
-                carrier = propagation.add(carrier, name, value)
+            if read is not None and name not in read:
+                continue
             if name == b"content-length":
                 length = int(value) if value.isdigit() and len(value) < 19 else None
             elif name == b"transfer-encoding":
                 streamed = True
-        parent = current if carrier is None else textmap.extract(carrier, current, getter=propagation.GETTER)
+            else:
+                carrier = propagation.add(carrier, name, value)
+        parent = above if carrier is None else textmap.extract(carrier, above, getter=propagation.GETTER)
 
-        method: str = scope["method"]
-        what = kind(method, scope.get("scheme", "http"), scope.get("http_version", "1.1"))
-        attributes: dict[str, Any] = {
-            semconv.HTTP_REQUEST_METHOD: what.method,
-            semconv.URL_SCHEME: what.scheme,
-            semconv.URL_PATH: path_of(scope, root),
-        }
-        span = instruments.tracer.start_span(what.verb, parent, SpanKind.SERVER, attributes)
+        what = kind(scope["method"], scope.get("scheme", "http"), scope.get("http_version", "1.1"))
+        decision = instruments.spans.decide(parent)
+        if decision is not None and not decision[3] & 1:  # the flags
+            span: Span = NonRecordingSpan(decision)
+            recording = False
+        else:
+            span = self._span(instruments, decision, parent, what, scope, root)
+            recording = span.is_recording()
         try:
-            context = set_span_in_context(span, parent)
-            exchange = Exchange(what, span, context, instruments, receive, send, self._response_headers)
-            if exchange.recording:
-                self._describe(span, scope)
-                span.set_attribute(semconv.NETWORK_PROTOCOL_VERSION, what.labels[semconv.NETWORK_PROTOCOL_VERSION])
-                if what.method == semconv.OTHER:
-                    span.set_attribute(semconv.HTTP_REQUEST_METHOD_ORIGINAL, scrubbed(method, MOST_METHOD))
+            context = with_span(parent, span)
+            exchange = Exchange(what, span, context, instruments, receive, send, self._response_headers, recording)
             if length is not None:
                 exchange.request_size = length
             elif streamed or what.may_have_body:
@@ -160,17 +186,47 @@ class Layer:
         except Exception:
             span.end()
             raise
-        scope.setdefault(PREFIX, root.rstrip("/"))
+        scope.setdefault(PREFIX, root.rstrip("/") if root else "")
         scope[OBSERVED] = exchange
-        return exchange, receive, send, otel.attach(context)
+        return exchange, receive, send, attach(context)
+
+    def _span(
+        self,
+        instruments: Instruments,
+        decision: SpanContext | None,
+        parent: Context,
+        what: Kind,
+        scope: Scope,
+        root: str,
+    ) -> Span:
+        """Start the span of a request that is sampled, or of which only the tracer knows whether it is."""
+        attributes: dict[str, Any] = {
+            semconv.HTTP_REQUEST_METHOD: what.method,
+            semconv.URL_SCHEME: what.scheme,
+            semconv.URL_PATH: path_of(scope, root),
+        }
+        if decision is not None:
+            self._describe(attributes, what, scope)
+            span = instruments.spans.span(what.verb, decision, parent, SpanKind.SERVER, attributes)
+        else:
+            span = instruments.tracer.start_span(what.verb, parent, SpanKind.SERVER, attributes)
+            if not span.is_recording():
+                return span
+            rest: dict[str, Any] = {}
+            self._describe(rest, what, scope)
+            span.set_attributes(rest)
+        if self._request_headers is not None:
+            with guarded("capturing headers"):
+                span.set_attributes(self._request_headers.attributes(scope["headers"]))
+        return span
 
     def _websocket(
-        self, instruments: Instruments, current: Context, scope: Scope, receive: Receive, send: Send, root: str
+        self, instruments: Instruments, above: Context, scope: Scope, receive: Receive, send: Send, root: str
     ) -> Begun:
         carrier: propagation.Carrier | None = None
         for name, value in scope["headers"]:
             carrier = propagation.add(carrier, name, value)
-        parent = get_global_textmap().extract(carrier or {}, current, getter=propagation.GETTER)
+        parent = get_global_textmap().extract(carrier or {}, above, getter=propagation.GETTER)
         what = kind("GET", scope.get("scheme", "ws"), scope.get("http_version", "1.1"))
         attributes: dict[str, Any] = {
             semconv.HTTP_REQUEST_METHOD: what.method,
@@ -182,7 +238,9 @@ class Layer:
         try:
             connection = Connection(span, receive, send)
             if connection.recording:
-                self._describe(span, scope)
+                span.set_attributes(describe(scope))
+                if self._request_headers is not None:
+                    span.set_attributes(self._request_headers.attributes(scope["headers"]))
             receive, send = connection.receive, connection.send
             if self._message_spans:
                 receive, send = traced(instruments.tracer, UNROUTED, scope, receive, send)
@@ -191,11 +249,11 @@ class Layer:
             raise
         scope.setdefault(PREFIX, root.rstrip("/"))
         scope[OBSERVED] = connection
-        return connection, receive, send, otel.attach(set_span_in_context(span, parent))
+        return connection, receive, send, attach(with_span(parent, span))
 
-    def _describe(self, span: Span, scope: Scope) -> None:
-        for name, value in describe(scope).items():
-            span.set_attribute(name, value)
-        if self._request_headers is not None:
-            for name, values in self._request_headers.attributes(scope["headers"]).items():
-                span.set_attribute(name, values)
+    @staticmethod
+    def _describe(attributes: dict[str, Any], what: Kind, scope: Scope) -> None:
+        attributes.update(describe(scope))
+        attributes[semconv.NETWORK_PROTOCOL_VERSION] = what.labels[semconv.NETWORK_PROTOCOL_VERSION]
+        if what.method == semconv.OTHER:
+            attributes[semconv.HTTP_REQUEST_METHOD_ORIGINAL] = scrubbed(scope["method"], MOST_METHOD)

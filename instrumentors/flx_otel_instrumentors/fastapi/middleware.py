@@ -9,6 +9,7 @@ by upstream's, it passes the request on and adds nothing.
 from __future__ import annotations
 
 import sys
+from collections.abc import Awaitable
 from typing import Any
 
 from opentelemetry.metrics import MeterProvider
@@ -18,7 +19,7 @@ from flx_otel_distro.guard import fault, guarded
 from flx_otel_instrumentors.fastapi import routes
 from flx_otel_instrumentors.fastapi.asgi import OBSERVED, App, Receive, Scope, Send
 from flx_otel_instrumentors.fastapi.foreign import called_by_upstream, in_stack, is_upstream, observed_by_others
-from flx_otel_instrumentors.fastapi.layer import Layer, announce
+from flx_otel_instrumentors.fastapi.layer import Begun, Layer, announce, observing
 
 
 class ObservabilityMiddleware:
@@ -45,12 +46,10 @@ class ObservabilityMiddleware:
             routes.install(by_hand=True)
             _quiet_native_telemetry()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI scope; exceptions of the app pass unchanged."""
+    def _enter(self, scope: Scope, receive: Receive, send: Send) -> Begun | None:
         if scope["type"] not in ("http", "websocket"):
             announce()
-            await self.app(scope, receive, send)
-            return
+            return None
         aside = OBSERVED in scope or self._upstream_inside
         if not aside:
             try:
@@ -59,11 +58,16 @@ class ObservabilityMiddleware:
             except Exception as error:  # noqa: BLE001 - an app of anyone
                 fault("looking at an app", error)
         if aside:
-            await self.app(scope, receive, send)
-            return
+            return None
         # Below a mount, root_path holds the concrete path; app_root_path is what the server was given.
         root = scope.get("app_root_path", scope.get("root_path", ""))
-        await self._layer.run(self.app, scope, receive, send, root)
+        return self._layer.enter(scope, receive, send, root)
+
+    def _call(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Serve one ASGI scope; exceptions of the app pass unchanged."""
+        return self.app(scope, receive, send)
+
+    __call__ = observing(_enter, _call)
 
 
 def _quiet_native_telemetry() -> None:

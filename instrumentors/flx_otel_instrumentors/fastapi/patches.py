@@ -12,18 +12,13 @@ begins in the former. The key that layer leaves in the scope keeps it quiet.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Awaitable, Callable
-from types import MethodType
 from typing import Any
 
 from flx_otel_distro.guard import fault
 from flx_otel_instrumentors.fastapi import routes
-from flx_otel_instrumentors.fastapi.asgi import OBSERVED, Receive, Scope, Send
-from flx_otel_instrumentors.fastapi.foreign import called_by_upstream, excluded_by_app, observed_by_others
-from flx_otel_instrumentors.fastapi.layer import NATIVE, Layer, announce
-
-Call = Callable[[Any, Scope, Receive, Send], Awaitable[None]]
+from flx_otel_instrumentors.fastapi.asgi import OBSERVED, OUTERMOST, Receive, Scope, Send
+from flx_otel_instrumentors.fastapi.foreign import called_by_upstream, look, observed_by_others
+from flx_otel_instrumentors.fastapi.layer import NATIVE, Begun, Call, Layer, announce, observing
 
 
 class Patches:
@@ -39,7 +34,7 @@ class Patches:
         if self._layer is None or any(done is cls for done, _, _ in self._done):
             return
         original: Call = cls.__call__
-        ours = self._observed(original)
+        ours = observing(self._enter, original)
         cls.__call__ = ours
         self._done.append((cls, original, ours))
 
@@ -52,37 +47,30 @@ class Patches:
         self._done.clear()
         routes.remove()
 
-    def _observed(self, original: Call) -> Call:
-        @functools.wraps(original)
-        async def __call__(app: Any, scope: Scope, receive: Receive, send: Send) -> None:
-            layer = self._layer
-            if layer is None:
-                await original(app, scope, receive, send)
-                return
-            if OBSERVED in scope:
+    def _enter(self, app: Any, scope: Scope, receive: Receive, send: Send) -> Begun | None:
+        layer = self._layer
+        if layer is None:
+            return None
+        if OBSERVED in scope:
+            if scope.get(OUTERMOST) is not app:
                 _nested(app, scope)
-                await original(app, scope, receive, send)
-                return
-            if scope["type"] not in ("http", "websocket"):
-                announce()
-                await original(app, scope, receive, send)
-                return
+            return None
+        if scope["type"] not in ("http", "websocket"):
+            announce()
+            return None
+        try:
+            _, aside, exclude = look(app)
+            if not aside and (called_by_upstream(send) or (exclude is not None and bool(exclude(scope)))):
+                aside = True
+                scope[NATIVE] = None
+        except Exception as error:  # noqa: BLE001 - an app of anyone
             aside = False
-            try:
-                aside = observed_by_others(app)
-                if not aside and (called_by_upstream(send) or excluded_by_app(app, scope)):
-                    aside = True
-                    scope[NATIVE] = None
-            except Exception as error:  # noqa: BLE001 - an app of anyone
-                fault("looking at an app", error)
-            if aside:
-                scope[OBSERVED] = None
-                await original(app, scope, receive, send)
-                return
-            root = getattr(app, "root_path", "") or scope.get("root_path", "")
-            await layer.run(MethodType(original, app), scope, receive, send, root)
-
-        return __call__
+            fault("looking at an app", error)
+        if aside:
+            scope[OBSERVED] = None
+            return None
+        scope[OUTERMOST] = app
+        return layer.enter(scope, receive, send, getattr(app, "root_path", "") or scope.get("root_path", ""))
 
 
 def _nested(app: Any, scope: Scope) -> None:

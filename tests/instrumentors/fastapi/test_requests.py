@@ -322,7 +322,7 @@ async def test_a_cancelled_request_is_closed_and_the_cancellation_passes(seen: C
 async def test_a_fault_of_ours_at_the_start_still_gives_the_app_its_request_once(
     seen: Capture, monkeypatch: pytest.MonkeyPatch, faults_fail_tests: list[Any]
 ) -> None:
-    from opentelemetry.sdk.trace import Tracer
+    from flx_otel_distro.spans import Starter
 
     def broken(*args: Any, **options: Any) -> None:
         raise RuntimeError("no span")
@@ -335,7 +335,7 @@ async def test_a_fault_of_ours_at_the_start_still_gives_the_app_its_request_once
         calls.append(1)
         return "served"
 
-    monkeypatch.setattr(Tracer, "start_span", broken)
+    monkeypatch.setattr(Starter, "decide", broken)
     assert (await ask(app, "GET", "/")).json() == "served"
     assert calls == [1]
     assert [place for place, _ in faults_fail_tests] == ["observing a request"]
