@@ -6,12 +6,14 @@ not, with an SDK or without one, before and after a fork.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
 from time import time_ns
 from typing import Any, overload
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import Counter, Histogram, UpDownCounter, _Gauge
+from opentelemetry.trace import NonRecordingSpan, SpanContext
 from opentelemetry.util.types import AttributeValue
 
 from flx_otel_distro.recording.exemplars import ALWAYS, SPAN_KEY, current, sampled
@@ -19,82 +21,138 @@ from flx_otel_distro.recording.instruments import MOST, MOST_INT
 from flx_otel_distro.recording.kinds import kind_of
 from flx_otel_distro.recording.routes import ATTRIBUTE, NOWHERE, Route, Routes, is_plain, key_of
 
+Put = Callable[..., None]
+"""Takes an amount and optionally a context."""
+
 
 class _Bound:
-    """What the four kinds share. Thread-safe; keeps the instrument alive, and no route of a dead provider's."""
+    """What the four kinds share. Thread-safe; keeps the instrument alive, and no route of a dead provider's.
 
-    __slots__ = ("_attributes", "_instrument", "_key", "_least", "_least_int", "_method", "_route")
+    The method of the instrument is made anew for each route: what never changes on it is in its closure.
+    """
 
-    def __init__(self, instrument: Any, method: str, negative: bool, attributes: Mapping[str, AttributeValue]) -> None:
+    __slots__ = ("_attributes", "_instrument", "_key", "_negative", "_put", "_route")
+    _method = ""
+
+    def __init__(self, instrument: Any, negative: bool, attributes: Mapping[str, AttributeValue]) -> None:
         self._instrument = instrument
-        self._method = method
+        self._negative = negative
         self._attributes = dict(attributes)
         self._key = key_of(self._attributes) if is_plain(self._attributes) else None
-        self._least, self._least_int = (-MOST, -MOST_INT) if negative else (0.0, 0)
         self._route: Route = NOWHERE
+        self._put: Put = self._search
 
-    def _put(self, amount: float, context: Context | None = None) -> None:
-        route = self._route
-        if (
-            route.storages is route.consumer._reader_storages
-            and route.meter._config.is_enabled
-            and (
-                ((kind := kind_of(amount)) is float and self._least <= amount <= MOST)
-                or (kind is int and self._least_int <= amount <= MOST_INT)
-            )
-        ):
-            if (mode := route.mode) and ((where := context or current()) or mode == ALWAYS):
-                span = where.get(SPAN_KEY)
-                if mode == ALWAYS or (span is not None and sampled(span, where)):
-                    route.sample(amount, time_ns(), self._attributes, where)
-                    return
-            total = route.sum
-            if total is None:
-                route.record(amount)
-                return
-            with total._lock:  # what route.record(amount) does
-                value = total._value
-                total._value = (0 if value is None else value) + amount
-            return
-        self._search(amount, context)
-
-    def _search(self, amount: float, context: Context | None) -> None:
+    def _search(self, amount: float, context: Context | None = None) -> None:
         """Record through the instrument itself, then take the route it has learnt."""
-        self._route = NOWHERE
+        self._route, self._put = NOWHERE, self._search
         getattr(self._instrument, self._method)(amount, self._attributes, context)
         if self._key is not None:
             real: Any = getattr(self._instrument, "_real_instrument", None) or self._instrument
             routes: Routes | None = getattr(real, ATTRIBUTE, None)
             if routes is not None:
-                self._route = routes.known.get(self._key, NOWHERE)
+                route = routes.known.get(self._key, NOWHERE)
+                if route is not NOWHERE:
+                    self._route, self._put = route, _along(route, self._negative, self._attributes, self._search)
 
 
 class BoundCounter(_Bound):
     """A counter with its attributes."""
 
     __slots__ = ()
-    add = _Bound._put
+    _method = "add"
+
+    def add(self, amount: float, context: Context | None = None) -> None:
+        """Record as `Counter.add` does."""
+        self._put(amount, context)
 
 
 class BoundUpDownCounter(_Bound):
     """An up-down counter with its attributes."""
 
     __slots__ = ()
-    add = _Bound._put
+    _method = "add"
+
+    def add(self, amount: float, context: Context | None = None) -> None:
+        """Record as `UpDownCounter.add` does."""
+        self._put(amount, context)
 
 
 class BoundHistogram(_Bound):
     """A histogram with its attributes."""
 
     __slots__ = ()
-    record = _Bound._put
+    _method = "record"
+
+    def record(self, amount: float, context: Context | None = None) -> None:
+        """Record as `Histogram.record` does."""
+        self._put(amount, context)
 
 
 class BoundGauge(_Bound):
     """A gauge with its attributes."""
 
     __slots__ = ()
-    set = _Bound._put
+    _method = "set"
+
+    def set(self, amount: float, context: Context | None = None) -> None:
+        """Record as `Gauge.set` does."""
+        self._put(amount, context)
+
+
+def _along(route: Route, negative: bool, attributes: dict[str, Any], search: Put) -> Put:
+    """Return a function that records along `route`, and by `search` where that does not hold or the amount is odd."""
+    least, least_int = (-MOST, -MOST_INT) if negative else (0.0, 0)
+    most, most_int = MOST, MOST_INT
+    consumer, meter, mode = route.consumer, route.meter, route.mode
+    record, sample = route.record, route.sample
+    total, histogram, extremes = route.sum, route.histogram, route.extremes
+    into = histogram if histogram is not None else total
+    lock: Any = into._lock if into is not None else None
+    boundaries: Any = histogram._boundaries if histogram is not None else ()
+
+    def put(amount: Any, context: Any = None) -> None:
+        if (
+            route.storages is consumer._reader_storages
+            and meter._config.is_enabled
+            and (
+                ((kind := kind_of(amount)) is float and least <= amount <= most)
+                or (kind is int and least_int <= amount <= most_int)
+            )
+        ):
+            if mode and ((where := context or current()) or mode == ALWAYS):
+                span: Any = where.get(SPAN_KEY)
+                if mode == ALWAYS or (
+                    span is not None
+                    and (
+                        span._context[3] & 1  # the trace flags; what sampled() looks at
+                        if kind_of(span) is NonRecordingSpan and kind_of(span._context) is SpanContext
+                        else sampled(span, where)
+                    )
+                ):
+                    sample(amount, time_ns(), attributes, where)
+                    return
+            if histogram is not None:
+                with lock:  # what record(amount) does
+                    counts = histogram._value
+                    if counts is not None:
+                        histogram._sum += amount
+                        if extremes:
+                            if amount < histogram._min:
+                                histogram._min = amount
+                            if amount > histogram._max:
+                                histogram._max = amount
+                        counts[bisect_left(boundaries, amount)] += 1
+                        return
+            elif total is not None:
+                with lock:  # likewise
+                    value = total._value
+                    total._value = (0 if value is None else value) + amount
+                return
+            record(amount)
+            return
+        search(amount, context)
+
+    return put
 
 
 @overload
@@ -113,11 +171,11 @@ def bind(instrument: Any, attributes: Mapping[str, AttributeValue]) -> Any:
     Raises TypeError for anything but a synchronous instrument of the API.
     """
     if isinstance(instrument, Counter):
-        return BoundCounter(instrument, "add", False, attributes)
+        return BoundCounter(instrument, False, attributes)
     if isinstance(instrument, UpDownCounter):
-        return BoundUpDownCounter(instrument, "add", True, attributes)
+        return BoundUpDownCounter(instrument, True, attributes)
     if isinstance(instrument, Histogram):
-        return BoundHistogram(instrument, "record", False, attributes)
+        return BoundHistogram(instrument, False, attributes)
     if isinstance(instrument, _Gauge):
-        return BoundGauge(instrument, "set", True, attributes)
+        return BoundGauge(instrument, True, attributes)
     raise TypeError(f"not a synchronous instrument: {type(instrument).__name__}")

@@ -8,6 +8,7 @@ the order that is cheapest for what an app does most: a known attribute set outs
 from __future__ import annotations
 
 import sys
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import wraps
 from time import time_ns
@@ -60,13 +61,24 @@ def fast(stock: Method, negative: bool) -> Method:
                 if mode == ALWAYS or (span is not None and sampled(span, where)):
                     route.sample(amount, time_ns(), _copy(attributes), where)
                     return None
-            total = route.sum
-            if total is None:
-                route.record(amount)
+            if (into := route.histogram) is not None:
+                with into._lock:  # what route.record(amount) does
+                    counts = into._value
+                    if counts is not None:
+                        into._sum += amount
+                        if route.extremes:
+                            if amount < into._min:
+                                into._min = amount
+                            if amount > into._max:
+                                into._max = amount
+                        counts[bisect_left(into._boundaries, amount)] += 1
+                        return None
+            elif (into := route.sum) is not None:
+                with into._lock:  # likewise
+                    value = into._value
+                    into._value = (0 if value is None else value) + amount
                 return None
-            with total._lock:  # what route.record(amount) does
-                value = total._value
-                total._value = (0 if value is None else value) + amount
+            route.record(amount)
             return None
         return explore(stock, self, amount, attributes, context)
 

@@ -81,14 +81,14 @@ class Route:
     It holds while `consumer` has the `storages` it was learnt under; None, once it is forgotten, never.
     """
 
-    __slots__ = ("consumer", "meter", "mode", "record", "sample", "storages", "sum")
+    __slots__ = ("consumer", "extremes", "histogram", "meter", "mode", "record", "sample", "storages", "sum")
 
     def __init__(self, routes: Routes, way: Target) -> None:
         self.storages = routes.storages
         self.consumer = routes.consumer
         self.meter = routes.meter
         self.mode = routes.mode
-        self.record, self.sample, self.sum = way
+        self.record, self.sample, self.sum, self.histogram, self.extremes = way
 
 
 def _nowhere() -> Route:

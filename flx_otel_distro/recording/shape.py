@@ -13,8 +13,9 @@ from typing import Any
 from opentelemetry.sdk.metrics._internal import _view_instrument_match as view_match
 from opentelemetry.sdk.metrics._internal import aggregation as aggregations
 from opentelemetry.sdk.metrics._internal import instrument, measurement_consumer, metric_reader_storage
-from opentelemetry.sdk.metrics._internal.exemplar import exemplar_filter
+from opentelemetry.sdk.metrics._internal.exemplar import exemplar_filter, exemplar_reservoir
 from opentelemetry.sdk.version import __version__
+from opentelemetry.trace import SpanContext
 
 LOWEST, BELOW = (1, 45), (2, 0)
 
@@ -49,6 +50,39 @@ _EXPECTED: tuple[tuple[type, str, str, str], ...] = (
         "_sample_exemplar",
         "self measurement should_sample_exemplar",
         "_reservoir attributes context offer time_unix_nano value",
+    ),
+    (
+        exemplar_reservoir.FixedSizeExemplarReservoirABC,
+        "offer",
+        "self value time_unix_nano attributes context",
+        "BucketIndexError _find_bucket_index _lock _reservoir_storage offer",
+    ),
+    (
+        exemplar_reservoir.SimpleFixedSizeExemplarReservoir,
+        "_find_bucket_index",
+        "self value time_unix_nano attributes context",
+        "BucketIndexError _measurements_seen _size randrange",
+    ),
+    (
+        exemplar_reservoir.AlignedHistogramBucketExemplarReservoir,
+        "_find_bucket_index",
+        "self value time_unix_nano attributes context",
+        "_boundaries enumerate len",
+    ),
+    (
+        exemplar_reservoir.ExemplarBucket,
+        "offer",
+        "self value time_unix_nano attributes context",
+        "INVALID_SPAN _ExemplarBucket__attributes _ExemplarBucket__offered _ExemplarBucket__span_id"
+        " _ExemplarBucket__time_unix_nano _ExemplarBucket__trace_id _ExemplarBucket__value get_current_span"
+        " get_span_context span_id trace trace_id",
+    ),
+    (
+        SpanContext,
+        "__new__",
+        "cls trace_id span_id is_remote trace_flags trace_state",
+        "DEFAULT_TRACE_OPTIONS DEFAULT_TRACE_STATE INVALID_SPAN_ID INVALID_TRACE_ID _SPAN_ID_MAX_VALUE"
+        " _TRACE_ID_MAX_VALUE __new__ tuple",
     ),
     (
         exemplar_filter.TraceBasedExemplarFilter,
@@ -98,6 +132,7 @@ def mismatch(version: str = __version__) -> str | None:
         return f"opentelemetry-sdk {version} is not a version we know"
     for owner, name, parameters, names in _EXPECTED:
         function: Any = vars(owner).get(name)
+        function = getattr(function, "__func__", function)  # __new__ is a static method
         if not isinstance(function, FunctionType) or function.__module__ != owner.__module__:
             return f"{owner.__name__}.{name} is not the SDK's own"
         code = function.__code__

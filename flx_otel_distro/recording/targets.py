@@ -18,10 +18,8 @@ from opentelemetry.sdk.metrics._internal.aggregation import (
     _LastValueAggregation,
     _SumAggregation,
 )
-from opentelemetry.sdk.metrics._internal.exemplar import (
-    AlignedHistogramBucketExemplarReservoir,
-    SimpleFixedSizeExemplarReservoir,
-)
+
+from flx_otel_distro.recording.exemplars import RESERVOIRS, offer_to
 
 Record = Callable[[Any], None]
 """Takes an amount that is known to be valid."""
@@ -33,13 +31,15 @@ Sample = Callable[[Any, int, dict[str, Any], Context], None]
 class Target(NamedTuple):
     """One aggregation, with and without the offer of an exemplar.
 
-    `sum` is the aggregation itself where it is a single sum: its addition is short enough to be done in
-    place, without a call.
+    `sum` and `histogram` are the aggregation itself where it is a single one of that kind: what is done to it
+    is short enough to be done in place, without a call. `extremes` says whether a histogram keeps them.
     """
 
     record: Record
     sample: Sample
     sum: Any = None
+    histogram: Any = None
+    extremes: bool = True
 
 
 class _Amount:
@@ -89,13 +89,15 @@ def _histogram(aggregation: Any) -> Target:
                     aggregation._max = amount
             counts[bisect_left(boundaries, amount)] += 1
 
-    return _offering(aggregation, record)
+    return _offering(aggregation, record)._replace(histogram=aggregation, extremes=extremes)
 
 
 def _offering(aggregation: Any, record: Record) -> Target:
+    offer = offer_to(aggregation._reservoir)
+
     def sample(amount: Any, time: int, attributes: dict[str, Any], context: Context) -> None:
         record(amount)
-        aggregation._reservoir.offer(amount, time, attributes, context)
+        offer(amount, time, attributes, context)
 
     return Target(record, sample)
 
@@ -118,7 +120,6 @@ _MAKERS: dict[type, Callable[[Any], Target]] = {
     _ExplicitBucketHistogramAggregation: _histogram,
     _ExponentialBucketHistogramAggregation: _exponential,
 }
-_RESERVOIRS = (SimpleFixedSizeExemplarReservoir, AlignedHistogramBucketExemplarReservoir)
 
 
 def foreseen(aggregation: object) -> bool:
@@ -126,7 +127,7 @@ def foreseen(aggregation: object) -> bool:
     kind = type(aggregation)
     if kind is _DropAggregation:
         return True
-    return kind in _MAKERS and type(getattr(aggregation, "_reservoir", None)) in _RESERVOIRS
+    return kind in _MAKERS and type(getattr(aggregation, "_reservoir", None)) in RESERVOIRS
 
 
 def target(aggregation: object) -> Target | None:
