@@ -32,7 +32,7 @@ _SCALARS: frozenset[object] = frozenset({str, bool, int, float})
 _MOST_CHARACTERS = 2048
 _MOST_BITS = 64
 _LONGEST_REST = 64
-_WITHOUT_READERS = 2000
+_WITHOUT_READERS = _WITHOUT_LIMIT = 2000
 
 
 class _AlwaysEnabled:
@@ -194,7 +194,7 @@ def _way(routes: Routes, instrument: Any, attributes: dict[str, Any]) -> Target 
             if not _is_lasting(match):
                 routes.closed = True
                 return None
-            limit = max(limit, match._cardinality_limit)
+            limit = max(limit, getattr(match, "_cardinality_limit", _WITHOUT_LIMIT))
             kept = match._view._attribute_keys
             seen = attributes if kept is None else {k: v for k, v in attributes.items() if k in kept}
             aggregation = match._attributes_aggregation.get(_hash_attributes(seen))
@@ -211,4 +211,8 @@ def _way(routes: Routes, instrument: Any, attributes: dict[str, Any]) -> Target 
 
 def _is_lasting(match: Any) -> bool:
     """Return whether the aggregations of this stream stay: a delta stream makes new ones at each collection."""
-    return kind_of(match) is _ViewInstrumentMatch and not match._reset_on_collect and foreseen(match._aggregation)
+    return (
+        kind_of(match) is _ViewInstrumentMatch
+        and not getattr(match, "_reset_on_collect", False)
+        and foreseen(match._aggregation)
+    )

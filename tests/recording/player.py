@@ -30,6 +30,9 @@ from opentelemetry.sdk.resources import Resource
 from flx_otel_distro import recording
 from tests.recording.scenarios import CONTEXTS, KINDS, METHODS
 
+HAS_LIMITS = "aggregation_cardinality_limit" in View.__init__.__code__.co_varnames
+"""Whether this SDK limits the series of a metric: from 1.45.2."""
+
 
 class CustomReservoir(SimpleFixedSizeExemplarReservoir):
     """A reservoir that is not exactly the SDK's."""
@@ -64,7 +67,10 @@ def reader(kind: str) -> InMemoryMetricReader:
 
 def _view(given: dict[str, Any]) -> View:
     factory = (lambda _: lambda **kwargs: CustomReservoir()) if given["exemplar_reservoir_factory"] else None
-    return View(**{**given, "exemplar_reservoir_factory": factory})
+    given = {**given, "exemplar_reservoir_factory": factory}
+    if not HAS_LIMITS:
+        del given["aggregation_cardinality_limit"]
+    return View(**given)
 
 
 def seen(data: Any) -> Any:

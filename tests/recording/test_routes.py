@@ -15,8 +15,10 @@ from opentelemetry.sdk.metrics.view import View
 
 from flx_otel_distro import recording
 from flx_otel_distro.recording.routes import routes_of
+from tests.recording.player import HAS_LIMITS
 
 pytestmark = pytest.mark.usefixtures("fast")
+limited = pytest.mark.skipif(not HAS_LIMITS, reason="this SDK has no cardinality limits")
 
 
 def provider_of(*readers: InMemoryMetricReader, views: tuple[View, ...] = ()) -> MeterProvider:
@@ -35,6 +37,7 @@ def known(instrument: Any) -> int:
     return len(routes_of(instrument).known)
 
 
+@limited
 def test_what_is_remembered_is_bounded_by_twice_the_cardinality_limit() -> None:
     reader = InMemoryMetricReader()
     view = View(instrument_name="*", attribute_keys={"kept"}, aggregation_cardinality_limit=5)
@@ -49,6 +52,7 @@ def test_what_is_remembered_is_bounded_by_twice_the_cardinality_limit() -> None:
     }
 
 
+@limited
 def test_overflow_is_not_remembered() -> None:
     reader = InMemoryMetricReader()
     view = View(instrument_name="*", aggregation_cardinality_limit=3)
@@ -59,6 +63,7 @@ def test_overflow_is_not_remembered() -> None:
     assert points(reader)[(("otel.metric.overflow", True),)].value == 497
 
 
+@limited
 def test_series_are_learnt_again_after_a_flood() -> None:
     view = View(instrument_name="*", aggregation_cardinality_limit=3)
     provider = provider_of(InMemoryMetricReader(), views=(view,))
@@ -85,6 +90,7 @@ def test_large_and_odd_attributes_are_not_remembered(attributes: Any) -> None:
     assert known(counter) == 0
 
 
+@limited
 def test_delta_streams_are_not_remembered() -> None:
     reader = InMemoryMetricReader(preferred_temporality={Counter: AggregationTemporality.DELTA})
     counter = provider_of(reader).get_meter("app").create_counter("n")
