@@ -15,6 +15,7 @@ from flx_otel_configurators.components import built, load
 from flx_otel_distro import environment as env
 from flx_otel_distro.errors import ConfigurationError
 from flx_otel_distro.guard import guarded
+from flx_otel_distro.ids import FlxIdGenerator
 from flx_otel_distro.otlp.exporters import FlxSpanExporter, FlxSpanProcessor
 from flx_otel_distro.otlp.target import EXPORTERS, target
 
@@ -90,9 +91,9 @@ def _ratio() -> float:
     return 1.0
 
 
-def _id_generator() -> IdGenerator | None:
+def _id_generator() -> IdGenerator:
     name = env.ID_GENERATOR.read()
     if name == "random":
-        return None
+        return FlxIdGenerator()
     made: Any = load(env.ID_GENERATOR, name, "opentelemetry_id_generator", ("random",), "using the default, random")
-    return None if made is None else made()
+    return FlxIdGenerator() if made is None else made()

@@ -1,7 +1,8 @@
 """Exporters of the three signals over our transports, and the span and log processors before them.
 
-Encoding is upstream's (`opentelemetry-exporter-otlp-proto-common`); what is ours is that nothing
-blocks the app, one thread a signal sends, and the end of the process has a deadline.
+Spans are encoded by us (`span_encoding`), metrics and logs by upstream
+(`opentelemetry-exporter-otlp-proto-common`), imported at the first that is sent. Nothing blocks the app,
+one thread a signal sends, and the end of the process has a deadline.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
-from opentelemetry.sdk.trace import Event, ReadableSpan, Span, SpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.trace import Status
 
 from flx_otel_distro import environment as env
-from flx_otel_distro.errors import printable, scrubbed
+from flx_otel_distro.errors import printable
 from flx_otel_distro.guard import fault, tell_once
 from flx_otel_distro.imports import unforked
 from flx_otel_distro.otlp import reachability, transport
 from flx_otel_distro.otlp.outbox import Outbox
+from flx_otel_distro.otlp.span_encoding import UNENCODABLE, encode_spans, rejected
 from flx_otel_distro.otlp.target import Signal, Target, target
 from flx_otel_distro.otlp.transport import Outcome, Transport
 
@@ -49,14 +50,23 @@ class OtlpSender:
         outcome = to.send(body, deadline)
         if outcome.kind == "ok":
             reachability.reached(self.target)
-            if outcome.body and (rejected := _rejected(outcome.body)):
-                reachability.refused(self.target, Outcome("refused", rejected[1]), rejected[0], partly=True)
+            self._look(outcome.body)
         elif outcome.kind == "retry":
             reachability.lost(self.target, outcome)
         else:
             reachability.reached(self.target)
             reachability.refused(self.target, outcome, count)
         return outcome
+
+    def _look(self, answer: bytes) -> None:
+        """Tell of items that the collector took apart, where its answer says so."""
+        try:
+            partial = rejected(answer) if answer else None
+        except ValueError as error:
+            fault("reading the collector's answer", error)
+            return
+        if partial is not None:
+            reachability.refused(self.target, Outcome("refused", printable(partial[1])), partial[0], partly=True)
 
     def prepare(self) -> None:
         """Import what sending needs, codecs included, so that no later step imports on a thread."""
@@ -82,28 +92,11 @@ def _transport(to: Target) -> Transport:
     return HttpTransport(to)
 
 
-def _rejected(body: bytes) -> tuple[int, str] | None:
-    """Return how many items the collector took apart and why, from an Export*ServiceResponse."""
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-
-    # The three signals' responses share their field numbers.
-    try:
-        partial = ExportTraceServiceResponse.FromString(body).partial_success
-    except Exception as error:  # noqa: BLE001 - protobuf's DecodeError has no stable home
-        fault("reading the collector's answer", error)
-        return None
-    count = int(partial.rejected_spans)
-    return (count, printable(str(partial.error_message))) if count else None
-
-
-# --- traces --------------------------------------------------------------------------------------
-
-
 class _Unencodable(logging.Filter):
     """Tell once, without the data, that upstream's encoder left an attribute out: it logs a traceback for each."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        tell_once("unencodable", "an attribute that OTLP cannot carry was left out; further ones are not told")
+        tell_once("unencodable", UNENCODABLE)
         return False
 
 
@@ -113,51 +106,14 @@ def _quiet_encoder() -> None:
         encoder.addFilter(_Unencodable())
 
 
-def _encode_spans(spans: Sequence[ReadableSpan]) -> bytes:
-    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-
-    _quiet_encoder()
-    try:
-        return encode_spans(spans).SerializeToString()
-    except ValueError:  # such as a lone surrogate in a name or a status: only that span needs mending
-        return encode_spans([_mended(span) for span in spans]).SerializeToString()
-
-
-def _mended(span: ReadableSpan) -> ReadableSpan:
-    """Return the span with text that UTF-8 can carry."""
-    status = span.status
-    return ReadableSpan(
-        name=scrubbed(span.name),
-        context=span.context,
-        parent=span.parent,
-        resource=span.resource,
-        attributes={scrubbed(key): _carriable(value) for key, value in (span.attributes or {}).items()},
-        events=[
-            Event(
-                scrubbed(event.name),
-                {scrubbed(key): _carriable(value) for key, value in (event.attributes or {}).items()},
-                event.timestamp,
-            )
-            for event in span.events
-        ],
-        links=span.links,
-        kind=span.kind,
-        status=Status(status.status_code, scrubbed(status.description) if status.description else None),
-        start_time=span.start_time,
-        end_time=span.end_time,
-        instrumentation_scope=span.instrumentation_scope,
-    )
-
-
-def _carriable(value: Any) -> Any:
-    return scrubbed(value) if isinstance(value, str) else value
+# --- traces --------------------------------------------------------------------------------------
 
 
 class FlxSpanExporter(SpanExporter):
     """Sends spans over OTLP. Blocks its caller up to `OTEL_EXPORTER_OTLP_TIMEOUT` seconds."""
 
     def __init__(self, to: Target | None = None) -> None:
-        self.sender = OtlpSender("traces", _encode_spans, to)
+        self.sender = OtlpSender("traces", encode_spans, to)
 
     def deliver(self, spans: Sequence[ReadableSpan], deadline: float) -> Outcome:
         """Send spans before `deadline` (time.monotonic seconds) and say what came of it."""
@@ -213,6 +169,7 @@ class FlxSpanProcessor(SpanProcessor):
 def _encode_logs(records: Sequence[Any]) -> bytes:
     from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 
+    _quiet_encoder()
     return encode_logs(records).SerializeToString()
 
 
@@ -259,6 +216,7 @@ def log_processor(to: Target | None = None) -> Any:
 def _encode_metrics(data: MetricsData) -> bytes:
     from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 
+    _quiet_encoder()
     return encode_metrics(data).SerializeToString()
 
 

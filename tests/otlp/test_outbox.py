@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Sequence
@@ -115,3 +116,13 @@ def test_many_threads_lose_nothing() -> None:
         thread.join()
     assert outbox.close(30)
     assert sorted(item for each in receiver.batches for item in each) == list(range(8000))
+
+
+def test_waiting_to_try_again_takes_none_of_the_apps_random_numbers() -> None:
+    receiver = Receiver("retry")
+    outbox: Outbox[int] = Outbox("test", receiver.deliver, delay=0)
+    before = random.getstate()
+    outbox.put(1)
+    eventually("it is sent again", lambda: receiver.batches == [[1]])
+    assert random.getstate() == before
+    assert outbox.close(10)
