@@ -20,6 +20,7 @@ class FlxIdGenerator(IdGenerator):
 
     def __init__(self) -> None:
         self._random = random.Random()  # seeded by the operating system
+        self.bits = self._random.getrandbits
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._random.seed)
 

@@ -14,12 +14,13 @@ from typing import Any
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
+from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor, _Span
 from opentelemetry.sdk.trace import Tracer as SdkTracer
-from opentelemetry.sdk.trace import _Span
 from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, StaticSampler, TraceIdRatioBased
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags, Tracer, TraceState
 
 from flx_otel_distro.contexts import SPAN_KEY, with_span
+from flx_otel_distro.ids import FlxIdGenerator
 
 Bounds = tuple[int, int, int, int, int]
 """The lower half of a trace id must be below one of these for the span to be kept: of a root, of the child of
@@ -42,6 +43,12 @@ _START_SPAN = (
 )
 """The names in the SDK's code that starts a span, in alphabetical order."""
 
+_END = (
+    "RuntimeError _attributes _end_time _immutable _lock _on_ending _readable_span _record_end_metrics _span_processor"
+    " _start_time logger on_end time_ns warning"
+)
+"""Likewise, in the code that ends one."""
+
 _make: Any = vars(tuple)["__new__"]  # what SpanContext itself ends in, its checks left out
 _clean: Any = BoundedAttributes
 
@@ -49,7 +56,10 @@ _clean: Any = BoundedAttributes
 def _known() -> bool:
     """Return whether spans are started as we know it: by the names in the SDK's code and the shape of its data."""
     code = getattr(SdkTracer.start_span, "__code__", None)
+    end = getattr(_Span.end, "__code__", None)
     if code is None or " ".join(sorted(code.co_names)) != _START_SPAN:
+        return False
+    if end is None or " ".join(sorted(end.co_names)) != _END:
         return False
     stock = SpanContext(5, 6, False, _FLAGS[1], None)
     ours = _make(SpanContext, (5, 6, False, _FLAGS[1], _NO_STATE, True))
@@ -152,6 +162,12 @@ class Starter:
                 return None
             ids = tracer.id_generator
             if context is None:
+                if type(ids) is FlxIdGenerator:
+                    bits = ids.bits(192)
+                    trace_id, span_id = bits >> 64, bits & _LIMIT
+                    if trace_id and span_id:
+                        flags = _RANDOM | _SAMPLED if trace_id & _LIMIT < bounds[0] else _RANDOM
+                        return _make(SpanContext, (trace_id, span_id, False, _FLAGS[flags], _NO_STATE, True))
                 trace_id = ids.generate_trace_id()
                 flags = _RANDOM if ids.is_trace_id_random() else 0
                 state = _NO_STATE
@@ -223,3 +239,26 @@ def describe(span: Span, attributes: Mapping[str, Any]) -> None:
                     held._dict.update(attributes)
                     return
     span.set_attributes(attributes)
+
+
+def finish(span: Span, end_time: int) -> None:
+    """End a span at `end_time`, in Unix nanoseconds, as `span.end` does.
+
+    Where our processor is the only one, it gets the span itself and not a copy: a span that has ended does not
+    change any more. Thread-safe.
+    """
+    if type(span) is _Span and _KNOWN and not span._record_end_metrics:
+        processor: Any = span._span_processor
+        if type(processor) is SynchronousMultiSpanProcessor:
+            processors = processor._span_processors
+            if len(processors) == 1 and getattr(processors[0], "takes_ended_spans", False):
+                ending: Any = span
+                with ending._lock:
+                    fresh = ending._start_time is not None and ending._end_time is None
+                    if fresh:
+                        ending._end_time = end_time
+                        ending._attributes._immutable = True
+                if fresh:
+                    processors[0].on_end(span)
+                    return
+    span.end(end_time)

@@ -131,6 +131,9 @@ class FlxSpanExporter(SpanExporter):
 class FlxSpanProcessor(SpanProcessor):
     """Queues sampled spans as they end. Never blocks the thread in which a span ends."""
 
+    takes_ended_spans = True
+    """`on_end` may be given the span itself in place of a copy: it is only read, and later."""
+
     def __init__(self, exporter: FlxSpanExporter | None = None) -> None:
         self.exporter = exporter or FlxSpanExporter()
         self.outbox: Outbox[ReadableSpan] = Outbox(

@@ -14,7 +14,14 @@ overflow, custom filters and reservoirs, wrong amounts.
     requests.add(1)                      # shorter still: the search is done once
 """
 
-from flx_otel_distro.recording.bound import BoundCounter, BoundGauge, BoundHistogram, BoundUpDownCounter, bind
+from flx_otel_distro.recording.bound import (
+    BoundCounter,
+    BoundGauge,
+    BoundHistogram,
+    BoundHistograms,
+    BoundUpDownCounter,
+    bind,
+)
 from flx_otel_distro.recording.installation import install, installed, uninstall
 from flx_otel_distro.recording.routes import forget
 
@@ -22,6 +29,7 @@ __all__ = [
     "BoundCounter",
     "BoundGauge",
     "BoundHistogram",
+    "BoundHistograms",
     "BoundUpDownCounter",
     "bind",
     "forget",

@@ -7,7 +7,7 @@ not, with an SDK or without one, before and after a fork.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import time_ns
 from typing import Any, overload
 
@@ -16,7 +16,14 @@ from opentelemetry.metrics import Counter, Histogram, UpDownCounter, _Gauge
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 from opentelemetry.util.types import AttributeValue
 
-from flx_otel_distro.recording.exemplars import ALWAYS, SPAN_KEY, current, sampled
+from flx_otel_distro.recording.exemplars import (
+    ALWAYS,
+    SPAN_KEY,
+    AlignedHistogramBucketExemplarReservoir,
+    current,
+    offer_to,
+    sampled,
+)
 from flx_otel_distro.recording.instruments import MOST, MOST_INT
 from flx_otel_distro.recording.kinds import kind_of
 from flx_otel_distro.recording.routes import ATTRIBUTE, NOWHERE, Route, Routes, is_plain, key_of
@@ -151,6 +158,80 @@ def _along(route: Route, negative: bool, attributes: dict[str, Any], search: Put
             record(amount)
             return
         search(amount, context)
+
+    return put
+
+
+class BoundHistograms:
+    """Several histograms of one meter with the same attributes: one amount is recorded in each, in one go.
+
+    What is common to them is asked once: whether the readers are the same, the meter enabled, the span sampled.
+    Thread-safe; other amounts, aggregations and settings go through the histograms one by one.
+    """
+
+    __slots__ = ("_bound", "_put")
+
+    def __init__(self, histograms: Sequence[Histogram], attributes: Mapping[str, AttributeValue]) -> None:
+        self._bound = [BoundHistogram(each, False, attributes) for each in histograms]
+        self._put: Callable[[Sequence[float], Context], None] = self._singly
+
+    def record(self, amounts: Sequence[float], context: Context) -> None:
+        """Record `amounts`, in the order of the histograms."""
+        self._put(amounts, context)
+
+    def _singly(self, amounts: Sequence[float], context: Context) -> None:
+        for each, amount in zip(self._bound, amounts, strict=True):
+            each.record(amount, context)
+        self._put = _along_all([each._route for each in self._bound], self._bound[0]._attributes, self._singly)
+
+
+def _along_all(
+    routes: list[Route], attributes: dict[str, Any], singly: Callable[[Sequence[float], Context], None]
+) -> Callable[[Sequence[float], Context], None]:
+    first = routes[0]
+    consumer, meter, mode = first.consumer, first.meter, first.mode
+    for route in routes:
+        alike = route.consumer is consumer and route.meter is meter and route.mode == mode and mode != ALWAYS
+        reservoir: Any = getattr(route.histogram, "_reservoir", None)
+        if not alike or not route.extremes or kind_of(reservoir) is not AlignedHistogramBucketExemplarReservoir:
+            return singly
+    targets = [
+        (each.histogram, each.histogram._lock, each.histogram._boundaries, offer_to(each.histogram._reservoir))
+        for each in routes
+    ]
+    least, most, most_int = 0.0, MOST, MOST_INT
+
+    def put(amounts: Sequence[float], context: Context) -> None:
+        storages = consumer._reader_storages
+        for route in routes:
+            if route.storages is not storages:
+                return singly(amounts, context)
+        for amount in amounts:
+            kind = kind_of(amount)
+            if not ((kind is float and least <= amount <= most) or (kind is int and 0 <= amount <= most_int)):
+                return singly(amounts, context)
+        if not meter._config.is_enabled:
+            return None
+        time = 0
+        where = context
+        if mode and (where := context or current()):
+            span: Any = where.get(SPAN_KEY)
+            if span is not None and sampled(span, where):
+                time = time_ns()
+        for (histogram, lock, boundaries, offer), amount in zip(targets, amounts, strict=True):
+            with lock:
+                counts = histogram._value
+                if counts is None:
+                    counts = histogram._value = [0] * (len(boundaries) + 1)
+                histogram._sum += amount
+                if amount < histogram._min:
+                    histogram._min = amount
+                if amount > histogram._max:
+                    histogram._max = amount
+                counts[bisect_left(boundaries, amount)] += 1
+            if time:
+                offer(amount, time, attributes, where)
+        return None
 
     return put
 

@@ -19,12 +19,11 @@ from opentelemetry.trace import Span, StatusCode
 
 from flx_otel_distro import semconv
 from flx_otel_distro.guard import fault
-from flx_otel_distro.recording import BoundUpDownCounter
-from flx_otel_distro.spans import describe
+from flx_otel_distro.spans import describe, finish
 from flx_otel_instrumentors.failures import error_type, record
 from flx_otel_instrumentors.fastapi.asgi import Message, Receive, Send
 from flx_otel_instrumentors.fastapi.capture import HeaderCapture
-from flx_otel_instrumentors.fastapi.instruments import Instruments
+from flx_otel_instrumentors.fastapi.instruments import Active, Instruments
 from flx_otel_instrumentors.fastapi.kinds import Kind
 from flx_otel_instrumentors.fastapi.responses import with_propagation
 
@@ -69,7 +68,7 @@ class Exchange:
         self._sent = 0
         self._trailers = False
         self._headers: Any = ()
-        self._active: BoundUpDownCounter | None = None
+        self._active: Active | None = None
         self._settled = False
         self._elapsed: float | None = None
         self._ended = 0
@@ -77,9 +76,8 @@ class Exchange:
 
     def open(self) -> None:
         """Count the request as active; `close` must follow."""
-        active = self._instruments.active(self.kind)
-        active.add(1, self.context)
-        self._active = active
+        active = self._active = self._instruments.active(self.kind)
+        next(active.begun)
 
     def routed(self, template: str) -> None:
         """Take the template of the route that was selected; a later one is more precise."""
@@ -181,11 +179,10 @@ class Exchange:
             elapsed = self._elapsed
             if elapsed is None:
                 elapsed = perf_counter() - self._started
-            context, size = self.context, self.request_size
-            duration, requests, responses = self._instruments.series(self.kind, self.route, self.status, failure)
-            duration.record(elapsed, context)
-            requests.record(self._received if size is None else size, context)
-            responses.record(self._sent if self.kind.sends_body else 0, context)
+            kind, size = self.kind, self.request_size
+            received, sent = self._received if size is None else size, self._sent if kind.sends_body else 0
+            series = self._instruments.series(kind, self.route, self.status, failure)
+            series.record((elapsed, received, sent), self.context)
         except Exception as error:  # noqa: BLE001 - our own recording
             fault("recording a request", error)
 
@@ -193,7 +190,7 @@ class Exchange:
         active = self._active
         if active is not None:
             self._active = None
-            active.add(-1, self.context)
+            next(active.ended)
 
     def _end_span(self, error: BaseException | None, failure: str | None) -> None:
         span = self.span
@@ -211,7 +208,7 @@ class Exchange:
         except Exception as fault_of_ours:  # noqa: BLE001 - such as an exception whose text raises
             fault("describing a request", fault_of_ours)
         try:
-            span.end(self._ended or None)
+            finish(span, self._ended or time_ns())
         except Exception as fault_of_ours:  # noqa: BLE001 - a span processor of anyone
             fault("ending a span", fault_of_ours)
 

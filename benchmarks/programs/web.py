@@ -1,0 +1,33 @@
+"""A FastAPI app of one route. Run: uvicorn web:app."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from fastapi import FastAPI
+
+app = FastAPI()
+
+match os.environ.get("BENCHMARK_CODE"):
+    case "logfire":
+        import logfire
+
+        logfire.configure(
+            send_to_logfire=False,
+            console=False,
+            sampling=logfire.SamplingOptions(head=float(os.environ.get("OTEL_TRACES_SAMPLER_ARG", "1"))),
+        )
+        logfire.instrument_fastapi(app)
+    case "instrumentator":
+        from prometheus_fastapi_instrumentator import Instrumentator
+
+        Instrumentator().instrument(app).expose(app)
+    case _:
+        pass
+
+
+@app.get("/items/{number}")
+async def item(number: int) -> dict[str, Any]:
+    """Answer with little."""
+    return {"number": number, "name": "a thing"}
