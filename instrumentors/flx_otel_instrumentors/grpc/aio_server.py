@@ -6,8 +6,7 @@ import inspect
 from collections.abc import AsyncIterator
 from typing import Any, Final, cast
 
-from opentelemetry.context import attach, detach, get_current
-
+from flx_otel_distro.contexts import attach, current, detach
 from flx_otel_distro.guard import fault
 from flx_otel_instrumentors.grpc.server import ServerCall
 from flx_otel_instrumentors.grpc.sync_server import Responses
@@ -42,7 +41,7 @@ class AioServerCall(ServerCall):
         """Await the app's coroutine."""
         token = self.begin(rpc)
         try:
-            response = await self.behavior(request, rpc)
+            response = await self.plan.behavior(request, rpc)
         except BaseException as error:
             self.raised(error)
             raise
@@ -56,7 +55,7 @@ class AioServerCall(ServerCall):
         """Await the app's coroutine, which writes its responses to the servicer context."""
         token = self.begin(rpc)
         try:
-            await self.behavior(request, rpc)
+            await self.plan.behavior(request, rpc)
         except BaseException as error:
             self.raised(error)
             raise
@@ -79,7 +78,7 @@ class AioServerCall(ServerCall):
         except Exception as problem:  # noqa: BLE001
             fault("watching a gRPC call", problem)
         context = self.context
-        responses = self.behavior(request, rpc)
+        responses = self.plan.behavior(request, rpc)
         while True:
             token = None if context is None else attach(context)
             try:
@@ -92,7 +91,7 @@ class AioServerCall(ServerCall):
                 raise
             finally:
                 if token is not None:
-                    context = get_current()
+                    context = current()
                     detach(token)
             yield message
 
@@ -101,7 +100,7 @@ class AioServerCall(ServerCall):
         seen = PooledContext(rpc)
         token = self.begin(seen)
         try:
-            response = self.behavior(request, seen)
+            response = self.plan.behavior(request, seen)
         except BaseException as error:
             self.raised(error)
             raise
@@ -116,7 +115,7 @@ class AioServerCall(ServerCall):
         seen = PooledContext(rpc)
         token = self.begin(seen)
         try:
-            responses = self.behavior(request, seen)
+            responses = self.plan.behavior(request, seen)
         except BaseException as error:
             self.raised(error)
             raise

@@ -2,18 +2,23 @@
 
 Several things may end a call (the handler, the client's cancellation, the deadline, the last reference
 to it), from several threads; the first one wins and the others do nothing.
+
+Every call passes here, so what it costs is counted in calls and allocations: a call that is not sampled
+gets ids and nothing else, and its measurement goes along a way that was found before.
 """
 
 from __future__ import annotations
 
-import threading
-from time import perf_counter_ns, time_ns
+from time import perf_counter_ns
+from typing import Any
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Span
+from opentelemetry.trace import NonRecordingSpan, Span
 
 from flx_otel_distro import semconv
+from flx_otel_distro.contexts import with_span
 from flx_otel_distro.guard import fault
+from flx_otel_distro.spans import describe
 from flx_otel_instrumentors.failures import error_type as type_of
 from flx_otel_instrumentors.failures import failed as failed_status
 from flx_otel_instrumentors.failures import record as record_exception
@@ -24,39 +29,43 @@ class Call:
     """What is common to both sides. `tracing` or `metering` is None where spans or metrics are not wanted."""
 
     __slots__ = (
-        "__weakref__",
-        "_once",
+        "_open",
         "_started",
         "context",
+        "ended",
         "metering",
         "method",
-        "request_streaming",
         "requests",
-        "response_streaming",
         "responses",
-        "side",
         "span",
         "start_time",
         "tracing",
     )
 
-    def __init__(self, side: Side, tracing: Tracing | None, metering: Metering | None) -> None:
-        self.side = side
+    side: Side
+    request_streaming = False
+    response_streaming = False
+
+    method: Method | None
+    span: Span | None
+    context: Context | None
+
+    def __init__(
+        self,
+        method: Method | None,
+        tracing: Tracing | None,
+        metering: Metering | None,
+        start_time: int,
+        started: int,
+    ) -> None:
+        self.start_time = start_time
+        self._started = started
+        self._open = self.ended = False
+        self.method = method
         self.tracing = tracing
         self.metering = metering
-        self.start_time = time_ns()
-        self._started = perf_counter_ns()
-        self._once = threading.Lock()
-        self.method: Method | None = None
-        self.span: Span | None = None
-        self.context: Context | None = None
-        self.request_streaming = self.response_streaming = False
+        self.span = self.context = None
         self.requests = self.responses = 0
-
-    @property
-    def ended(self) -> bool:
-        """Return whether the call has ended."""
-        return self._once.locked()
 
     @property
     def elapsed(self) -> float:
@@ -66,6 +75,28 @@ class Call:
     def open(self) -> None:
         """Start the span and set `context`; the side knows how."""
         raise NotImplementedError
+
+    def start(self, tracing: Tracing, method: Method, above: Context) -> None:
+        """Start the span under the one in `above`, as of the moment the call began, and set `context`."""
+        spans = tracing.spans
+        decision = spans.decide(above)
+        if decision is None:  # only the tracer knows
+            span: Span = spans.tracer.start_span(
+                method.name, above, self.side.kind, method.attributes, start_time=self.start_time
+            )
+            if span.is_recording():
+                span.set_attributes(self.particulars())
+        elif decision[3] & 1:  # the trace flags
+            attributes = {**method.attributes, **self.particulars()}
+            span = spans.span(method.name, decision, above, self.side.kind, attributes, self.start_time)
+        else:
+            span = NonRecordingSpan(decision)
+        self.span = span
+        self.context = with_span(above, span)
+
+    def particulars(self) -> dict[str, Any]:
+        """Return the attributes that this call's span has beyond those of its method; must not raise."""
+        return {}
 
     def end(
         self,
@@ -79,8 +110,11 @@ class Call:
         `status` is the name of the gRPC status, None where the call never got one. `error` is the
         app's exception, put on the span unless `record` is false. Never raises.
         """
-        if not self._once.acquire(blocking=False):
+        try:
+            del self._open  # the first one wins: a slot is emptied once, whoever else is at it
+        except AttributeError:
             return
+        self.ended = True
         nanoseconds = perf_counter_ns() - self._started
         try:
             self._write(nanoseconds, status, error, details, record)
@@ -93,28 +127,38 @@ class Call:
         method = self.method
         if method is None:
             return
-        errors = self.side.errors
-        failed = status != "OK" if errors is None or status is None else status in errors
-        error_type = None if not failed else status if error is None else type_of(error)
+        error_type: str | None = None
+        failed = False
+        if status != "OK":
+            errors = self.side.errors
+            failed = errors is None or status is None or status in errors
+            if failed:
+                error_type = status if error is None else type_of(error)
         if self.tracing is not None and self.span is None:
             self.open()
-        if self.metering is not None:
-            duration, requests, responses = self.metering.histograms
-            labels = method.labels(status, error_type)
-            duration.record(nanoseconds / 1e9, labels, self.context)
-            if self.request_streaming:
-                requests.record(self.requests, labels, self.context)
-            if self.response_streaming:
-                responses.record(self.responses, labels, self.context)
+        metering = self.metering
+        if metering is not None:
+            try:
+                duration, requests, responses = method.series(metering, status, error_type)
+                context = self.context
+                duration.record(nanoseconds / 1e9, context)
+                if self.request_streaming:
+                    requests.record(self.requests, context)
+                if self.response_streaming:
+                    responses.record(self.responses, context)
+            except Exception as problem:  # noqa: BLE001 - the span ends all the same
+                fault("measuring a gRPC call", problem)
         span = self.span
-        if span is None:
+        if span is None or type(span) is NonRecordingSpan:
             return
-        if span.is_recording():
-            if status is not None:
-                span.set_attribute(semconv.RPC_RESPONSE_STATUS_CODE, status)
-            if error is not None and record:
-                record_exception(span, error)
-            if failed:
-                span.set_attribute(semconv.ERROR_TYPE, error_type or semconv.OTHER)
-                span.set_status(failed_status(details))
-        span.end(self.start_time + nanoseconds)
+        try:
+            if span.is_recording():
+                known = {} if status is None else {semconv.RPC_RESPONSE_STATUS_CODE: status}
+                if failed:
+                    known[semconv.ERROR_TYPE] = error_type or semconv.OTHER
+                    span.set_status(failed_status(details))
+                describe(span, known)
+                if error is not None and record:
+                    record_exception(span, error)
+        finally:
+            span.end(self.start_time + nanoseconds)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
+from time import perf_counter_ns, time_ns
 from typing import Any
 from urllib.parse import urlsplit
 
 import grpc
-from opentelemetry.context import get_current
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.trace import set_span_in_context
 
 from flx_otel_distro import semconv
+from flx_otel_distro.contexts import current
 from flx_otel_distro.errors import scrubbed
 from flx_otel_distro.guard import fault
 from flx_otel_instrumentors.grpc.call import Call
@@ -42,29 +42,27 @@ class Telemetry:
 class ClientCall(Call):
     """A call that this process makes."""
 
-    __slots__ = ("_deserialize", "_reference", "_serialize")
+    __slots__ = ("_deserialize", "_reference", "_serialize", "request_streaming", "response_streaming")
+
+    side = CLIENT
 
     def __init__(self, telemetry: Telemetry, method: Method) -> None:
-        super().__init__(CLIENT, telemetry.tracing, telemetry.metering)
-        self.method = method
+        super().__init__(method, telemetry.tracing, telemetry.metering, time_ns(), perf_counter_ns())
+        self.request_streaming = self.response_streaming = False
         self._serialize: Any = None
         self._deserialize: Any = None
         self._reference: weakref.ref[Any] | None = None
 
     def __del__(self) -> None:
         # grpc has dropped its callback without calling it: nobody can end this call any more.
-        if not self._once.locked():
+        if not self.ended:
             self.end("CANCELLED")
 
     def open(self) -> None:
         """Start the span under the current one."""
-        if self.tracing is None or self.method is None:
-            return
-        current = get_current()
-        self.span = self.tracing.tracer.start_span(
-            self.method.name, current, self.side.kind, self.method.attributes, start_time=self.start_time
-        )
-        self.context = set_span_in_context(self.span, current)
+        tracing, method = self.tracing, self.method
+        if tracing is not None and method is not None:
+            self.start(tracing, method, current())
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Open the span and return the arguments with its context in the metadata."""
@@ -170,7 +168,7 @@ class Observed:
     def start(self) -> tuple[ClientCall | None, Any]:
         """Return a new call and grpc's callable for it; no call where none is to be observed."""
         try:
-            if not self._telemetry.enabled or (get_current() and not is_instrumentation_enabled()):
+            if not self._telemetry.enabled or (current() and not is_instrumentation_enabled()):
                 return None, self._inner
             call = ClientCall(self._telemetry, self._observed_method)
             if not self.requests and not self.responses:

@@ -11,30 +11,59 @@ from __future__ import annotations
 import functools
 import threading
 from contextvars import ContextVar
-from typing import Any
+from time import perf_counter_ns, time_ns
+from typing import Any, Protocol
 
 import grpc
-from opentelemetry.context import get_current
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
+from flx_otel_distro.contexts import current
 from flx_otel_distro.guard import fault, guarded
 from flx_otel_distro.prometheus import activity
 from flx_otel_instrumentors.grpc import registration
-from flx_otel_instrumentors.grpc.aio_server import AioServerCall, style_of
+from flx_otel_instrumentors.grpc.aio_server import (
+    COROUTINE,
+    GENERATOR,
+    POOLED,
+    POOLED_STREAM,
+    WRITER,
+    AioServerCall,
+    style_of,
+)
+from flx_otel_instrumentors.grpc.server import Plan, ServerCall, answering
 from flx_otel_instrumentors.grpc.sync_server import SyncServerCall
-from flx_otel_instrumentors.grpc.telemetry import SERVER, Catalog, Metering, Tracing
+from flx_otel_instrumentors.grpc.telemetry import SERVER, Catalog, Metering, Method, Tracing
 
 
 class ReceivedCall(SyncServerCall, AioServerCall):
-    """A call of either kind of server: which one is known only once the handler has been looked up."""
+    """A call of either kind of server, made before its handler is known."""
 
-    __slots__ = ()
+    __slots__ = ("aio", "request_streaming", "response_streaming")
+
+    def __init__(
+        self,
+        details: Any,
+        method: Method | None,
+        tracing: Tracing | None,
+        metering: Metering | None,
+        start_time: int,
+        started: int,
+    ) -> None:
+        super().__init__(details, method, tracing, metering, start_time, started)
+        self.aio = self.request_streaming = self.response_streaming = False
 
 
-_covering: ContextVar[ReceivedCall | None] = ContextVar("flx_grpc_covering", default=None)
-"""The call whose handler is being looked up, within the outermost interceptor's continuation."""
+class _Covering(Protocol):
+    """What an inner interceptor may give its own to, where the outermost has none."""
+
+    tracing: Tracing | None
+    metering: Metering | None
+
+
+_covering: ContextVar[_Covering | None] = ContextVar("flx_grpc_covering", default=None)
+"""What observes the call whose handler is being looked up, within the outermost interceptor's continuation."""
 
 _sync_base: Any = grpc.ServerInterceptor
 _aio_base: Any = grpc.aio.ServerInterceptor
@@ -49,10 +78,6 @@ class ServerInterceptor(_sync_base, _aio_base):
         self.catalog = Catalog() if catalog is None else catalog
         self.enabled = True
         """False once the instrumentation that placed this interceptor is undone."""
-        self.outermost = False
-        """True where nobody but us placed this interceptor, before all others of the app."""
-        self.limited = False
-        """True where the server refuses calls beyond a maximum."""
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return the handler with its calls observed; a coroutine that does where the server is an asyncio one."""
@@ -69,7 +94,7 @@ class ServerInterceptor(_sync_base, _aio_base):
             handler = continuation(handler_call_details)
         except BaseException as error:
             _covering.reset(token)
-            self._failed(call, error)
+            self.failed(call, error)
             raise
         _covering.reset(token)
         if hasattr(handler, "__await__"):
@@ -83,27 +108,29 @@ class ServerInterceptor(_sync_base, _aio_base):
             handler = await continuation
         except BaseException as error:
             _covering.reset(token)
-            self._failed(call, error)
+            self.failed(call, error)
             raise
         _covering.reset(token)
         return self._observe(call, handler)
+
+    def leaves_no_trace(self, path: str, known: Method | None) -> bool:
+        """Return whether a call of `path` is not to be observed; `known` is what was learned under it."""
+        if not self.enabled or (known is None and self.catalog.excludes(path)):
+            return True
+        return bool(current()) and not is_instrumentation_enabled()  # an empty context suppresses nothing
 
     def _call(self, details: Any) -> ReceivedCall | None:
         try:
             path = details.method
             known = self.catalog.known(path)
-            if not self.enabled or (known is None and self.catalog.excludes(path)):
+            if self.leaves_no_trace(path, known):
                 return None
-            if get_current() and not is_instrumentation_enabled():  # an empty context suppresses nothing
-                return None
-            call = ReceivedCall(path, details.invocation_metadata, self.tracing, self.metering)
-            call.method = known
-            return call
+            return ReceivedCall(details, known, self.tracing, self.metering, time_ns(), perf_counter_ns())
         except Exception as problem:  # noqa: BLE001
             fault("receiving a gRPC call", problem)
             return None
 
-    def _failed(self, call: ReceivedCall, error: BaseException) -> None:
+    def failed(self, call: ReceivedCall, error: BaseException) -> None:
         """End a call whose handler another interceptor refused to give."""
         call.method = call.method or self.catalog.other
         if isinstance(error, Exception):
@@ -113,56 +140,153 @@ class ServerInterceptor(_sync_base, _aio_base):
 
     def _observe(self, call: ReceivedCall, handler: Any) -> Any:
         try:
-            catalog = self.catalog
-            known = call.method
-            if known is None:
-                # An interceptor or a generic handler of the app may answer any name an outsider calls.
-                known = catalog.learn(call.path) if registration.knows(call.path) else catalog.other
-            call.method = known
+            method = call.method = self.method_of(call.received.method, call.method)
             if handler is None:
                 call.end("UNIMPLEMENTED", details="Method not found!")
                 return None
-            return self._stand_in(call, handler)
+            return _stand_in(call, self.plan_of(method, handler, call.aio))
         except Exception as problem:  # noqa: BLE001
             fault("observing a gRPC handler", problem)
             return handler
 
-    def _stand_in(self, call: ReceivedCall, handler: Any) -> Any:
-        behavior: Any
-        if handler.request_streaming:
-            behavior = handler.stream_stream if handler.response_streaming else handler.stream_unary
-        else:
-            behavior = handler.unary_stream if handler.response_streaming else handler.unary_unary
-        method = call.method
-        style = method.style if method is not None else None
-        if style is None or style[0] is not behavior or style[1] is not call.aio:
-            style = (behavior, call.aio, _style(behavior, handler.response_streaming, call.aio))
-            if method is not None and method is not self.catalog.other:
-                method.style = style
-        name = style[2]
-        if name == _UNTOUCHED:
-            return handler
-        call.behavior = behavior
-        entry: Any
-        if name.startswith(_OWN_POOL):
-            entry = functools.partial(getattr(call, name.removeprefix(_OWN_POOL)))
-            entry.experimental_thread_pool = behavior.experimental_thread_pool
-        else:
-            entry = getattr(call, name)
-        observed = call.stand_in(handler, entry)
-        if self.outermost:
-            call.unheard = (
-                ("RESOURCE_EXHAUSTED", None if call.aio else threading.get_ident())
-                if self.limited
-                else ("CANCELLED", None)
-            )
-        if call.aio and name.startswith("pooled"):
-            _watch_task(call)
-        return observed
+    def method_of(self, path: str, known: Method | None) -> Method:
+        """Return the method that a call of `path` counts as."""
+        if known is not None:
+            return known
+        # An interceptor or a generic handler of the app may answer any name an outsider calls.
+        return self.catalog.learn(path) if registration.knows(path) else self.catalog.other
 
+    def plan_of(self, method: Method, handler: Any, aio: bool) -> Plan:
+        """Return how the calls of `handler` are observed."""
+        plan: Plan | None = method.plan
+        if plan is not None and plan.handler is handler and plan.aio is aio:
+            return plan
+        plan = _plan(handler, aio)
+        if method is not self.catalog.other and type(handler) is _LASTING:
+            method.plan = plan
+        return plan
+
+
+class OutermostInterceptor(ServerInterceptor):
+    """The one that nobody but us placed, before all others of the app: what it returns is seen by grpc alone.
+
+    `alone` says that the app has none of its own, `limited` that the server refuses calls beyond a maximum.
+    """
+
+    aio = False
+
+    def __init__(self, tracing: Tracing, metering: Metering, alone: bool, limited: bool) -> None:
+        super().__init__(tracing, metering)
+        self.alone = alone
+        self.limited = limited
+
+    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Return the handler with its calls observed; it is the call itself, as a rule."""
+        start_time, started = time_ns(), perf_counter_ns()
+        known, observed = self.expected(handler_call_details)
+        if not observed:
+            return continuation(handler_call_details)
+        token = None if self.alone else _covering.set(self)
+        try:
+            handler = continuation(handler_call_details)
+        except BaseException as error:
+            self.refused(handler_call_details, known, start_time, started, error)
+            raise
+        finally:
+            if token is not None:
+                _covering.reset(token)
+        return self.answer(handler_call_details, known, handler, start_time, started)
+
+    def expected(self, details: Any) -> tuple[Method | None, bool]:
+        """Return what was learned under the path called, and whether the call is to be observed."""
+        try:
+            path = details.method
+            known = self.catalog.known(path)
+            return known, _covering.get() is None and not self.leaves_no_trace(path, known)
+        except Exception as problem:  # noqa: BLE001
+            fault("receiving a gRPC call", problem)
+            return None, False
+
+    def refused(self, details: Any, known: Method | None, start_time: int, started: int, error: BaseException) -> None:
+        """Note a call whose handler the app's own code refused to give."""
+        try:
+            self.failed(ReceivedCall(details, known, self.tracing, self.metering, start_time, started), error)
+        except Exception as problem:  # noqa: BLE001 - also an exception that cannot be printed
+            fault("receiving a gRPC call", problem)
+
+    def answer(self, details: Any, known: Method | None, handler: Any, start_time: int, started: int) -> Any:
+        """Return what grpc is to call in place of `handler`."""
+        try:
+            method = self.method_of(details.method, None) if known is None else known
+            aio = self.aio
+            plan: Plan | None = None
+            if handler is not None:
+                plan = method.plan
+                if plan is None or plan.handler is not handler or plan.aio is not aio:
+                    plan = self.plan_of(method, handler, aio)
+            made = ReceivedCall if plan is None or plan.answer is None else plan.answer
+            call = made(details, method, self.tracing, self.metering, start_time, started)
+            if plan is None:
+                call.end("UNIMPLEMENTED", details="Method not found!")
+                return None
+            answer = call
+            call.plan = plan
+            if made is ReceivedCall:
+                call.aio = aio
+                answer = _stand_in(call, plan)
+                if answer is handler:
+                    return handler
+            elif plan.watched:
+                _watch_task(call)
+            if self.limited:
+                call.unheard = ("RESOURCE_EXHAUSTED", None if aio else threading.get_ident())
+            else:
+                call.unheard = _CANCELLED
+            return answer
+        except Exception as problem:  # noqa: BLE001
+            fault("observing a gRPC handler", problem)
+            return handler
+
+
+class AioOutermostInterceptor(OutermostInterceptor):
+    """The same before an asyncio server."""
+
+    aio = True
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Return the handler with its calls observed."""
+        start_time, started = time_ns(), perf_counter_ns()
+        known, observed = self.expected(handler_call_details)
+        if not observed:
+            return await continuation(handler_call_details)
+        token = None if self.alone else _covering.set(self)
+        try:
+            handler = await continuation(handler_call_details)
+        except BaseException as error:
+            self.refused(handler_call_details, known, start_time, started, error)
+            raise
+        finally:
+            if token is not None:
+                _covering.reset(token)
+        return self.answer(handler_call_details, known, handler, start_time, started)
+
+
+_CANCELLED = ("CANCELLED", None)
+_makers: Any = grpc  # the module's functions carry no types
+_LASTING: Any = _makers.unary_unary_rpc_method_handler(None).__class__
+"""The class of handlers that never change, a tuple; an app's own may."""
 
 _UNTOUCHED = ""
 _OWN_POOL = "own_pool:"
+
+
+def _plan(handler: Any, aio: bool) -> Plan:
+    plan = Plan(handler, aio)
+    streaming = plan.response_streaming
+    plan.style = _style(plan.behavior, streaming, aio)
+    plan.answer = _ANSWERS.get((plan.style, plan.request_streaming))
+    plan.watched = aio and plan.style.startswith("pooled")
+    return plan
 
 
 def _style(behavior: Any, streaming: bool, aio: bool) -> str:
@@ -174,7 +298,41 @@ def _style(behavior: Any, streaming: bool, aio: bool) -> str:
     return _OWN_POOL + name if getattr(behavior, "experimental_thread_pool", None) is not None else name
 
 
-def _watch_task(call: ReceivedCall) -> None:
+_ANSWERS: dict[tuple[str, bool], Any] = {
+    (style, requests): answering(base, style, requests, responses)
+    for base, style, responses in (
+        (SyncServerCall, "sync_unary", False),
+        (SyncServerCall, "sync_stream", True),
+        (AioServerCall, COROUTINE, False),
+        (AioServerCall, WRITER, True),
+        (AioServerCall, GENERATOR, True),
+        (AioServerCall, POOLED, False),
+        (AioServerCall, POOLED_STREAM, True),
+    )
+    for requests in (False, True)
+}
+
+
+def _stand_in(call: ReceivedCall, plan: Plan) -> Any:
+    """Return a handler of grpc's kind for `call`, which another interceptor may look into and change."""
+    name = plan.style
+    if name == _UNTOUCHED:
+        return plan.handler
+    call.plan = plan
+    call.request_streaming = plan.request_streaming
+    call.response_streaming = plan.response_streaming
+    entry: Any
+    if name.startswith(_OWN_POOL):
+        entry = functools.partial(getattr(call, name.removeprefix(_OWN_POOL)))
+        entry.experimental_thread_pool = plan.behavior.experimental_thread_pool
+    else:
+        entry = getattr(call, name)
+    if plan.watched:
+        _watch_task(call)
+    return call.stand_in(entry)
+
+
+def _watch_task(call: ServerCall) -> None:
     """End the call with grpc's task of the RPC: a plain function on a thread is not told of a cancellation."""
     import asyncio
 

@@ -23,7 +23,11 @@ from flx_otel_distro.prometheus import activity
 from flx_otel_instrumentors.grpc import registration
 from flx_otel_instrumentors.grpc.aio_client import AIO_CALLABLES
 from flx_otel_instrumentors.grpc.client import CALLABLES, Telemetry, target_attributes
-from flx_otel_instrumentors.grpc.interceptors import ServerInterceptor
+from flx_otel_instrumentors.grpc.interceptors import (
+    AioOutermostInterceptor,
+    OutermostInterceptor,
+    ServerInterceptor,
+)
 from flx_otel_instrumentors.grpc.telemetry import CLIENT, SERVER, Catalog, Metering, Tracing
 
 _server: Any = import_module("grpc._server")
@@ -76,18 +80,19 @@ def patch_servers(tracer_provider: TracerProvider | None, meter_provider: MeterP
         for interceptor in placed:
             interceptor.enabled = False
 
-    def prepared(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def prepared(
+        kind: type[OutermostInterceptor], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if not active:
             return args, kwargs
         try:
             activity.serving()
             own = args[_INTERCEPTORS] if len(args) > _INTERCEPTORS else kwargs.get("interceptors")
             maximum = args[_MAXIMUM] if len(args) > _MAXIMUM else kwargs.get("maximum_concurrent_rpcs")
-            ours = ServerInterceptor(tracing, metering, Catalog())
-            ours.outermost = True
-            ours.limited = maximum is not None
+            own = tuple(own or ())
+            ours = kind(tracing, metering, alone=not own, limited=maximum is not None)
             placed.add(ours)
-            interceptors = (ours, *(own or ()))
+            interceptors = (ours, *own)
             if len(args) > _INTERCEPTORS:
                 return (*args[:_INTERCEPTORS], interceptors, *args[_INTERCEPTORS + 1 :]), kwargs
             return args, {**kwargs, "interceptors": interceptors}
@@ -97,14 +102,14 @@ def patch_servers(tracer_provider: TracerProvider | None, meter_provider: MeterP
 
     def create(original: Any) -> Any:
         def create_server(*args: Any, **kwargs: Any) -> Any:
-            args, kwargs = prepared(args, kwargs)
+            args, kwargs = prepared(OutermostInterceptor, args, kwargs)
             return original(*args, **kwargs)
 
         return create_server
 
     def initialise(original: Any) -> Any:
         def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-            args, kwargs = prepared(args, kwargs)
+            args, kwargs = prepared(AioOutermostInterceptor, args, kwargs)
             original(self, *args, **kwargs)
 
         return __init__

@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from opentelemetry.context import Context
-from opentelemetry.propagate import extract, inject
-from opentelemetry.propagators.textmap import Getter, Setter
+from opentelemetry.propagate import get_global_textmap
+from opentelemetry.propagators.textmap import Getter, Setter, TextMapPropagator
+
+from flx_otel_instrumentors.propagation import names
 
 Carrier = dict[str, list[str]]
 
@@ -32,6 +34,12 @@ class _Setter(Setter[dict[str, str]]):
 _getter = _Getter()
 _setter = _Setter()
 
+NOTHING = Context()
+"""The context of a call that brought none."""
+
+_known: tuple[TextMapPropagator | None, frozenset[str] | None] = (None, None)
+"""A propagator and what it reads. One tuple, so that threads never see half of a change."""
+
 
 def parent(metadata: Iterable[tuple[str, Any]] | None) -> Context:
     """Return the context that arrives in `metadata`, upon an empty one.
@@ -39,11 +47,22 @@ def parent(metadata: Iterable[tuple[str, Any]] | None) -> Context:
     An empty one, because what is current on a server's thread or task belongs to whoever started the
     server. Raises what a propagator raises.
     """
-    carrier: Carrier = {}
-    for key, value in metadata or ():
-        if type(value) is str:
-            carrier.setdefault(key, []).append(value)
-    return extract(carrier, Context(), _getter)
+    global _known
+    textmap = get_global_textmap()
+    propagator, read = _known
+    if propagator is not textmap:
+        read = names(textmap)
+        _known = (textmap, read)
+    carrier: Carrier | None = {} if read is None else None
+    for pair in metadata or ():
+        key = pair[0]
+        if read is None or key in read:
+            value = pair[1]
+            if type(value) is str:
+                if carrier is None:
+                    carrier = {}
+                carrier.setdefault(key, []).append(value)
+    return NOTHING if carrier is None else textmap.extract(carrier, NOTHING, _getter)
 
 
 def with_context(metadata: Any, context: Context) -> Any:
@@ -52,7 +71,7 @@ def with_context(metadata: Any, context: Context) -> Any:
     Keys the propagators write replace those the app put there, or a server would read the first of two.
     """
     carrier: dict[str, str] = {}
-    inject(carrier, context, _setter)
+    get_global_textmap().inject(carrier, context, _setter)
     if not metadata:
         return tuple(carrier.items())
     return (*(pair for pair in metadata if pair[0] not in carrier), *carrier.items())

@@ -1,8 +1,9 @@
 """A call on the server: how it opens, how it learns its outcome, and how its messages are counted.
 
-One `ServerCall` stands in for the app's handler of one RPC: grpc is handed its bound methods, so a call
-costs one object and no closures. Messages are counted where grpc serialises them, which holds for every
-style of handler and leaves the iterators and the servicer context that the app sees grpc's own.
+One `ServerCall` stands in for the app's handler of one RPC: grpc is handed the call itself where nobody
+else looks at it, else its bound methods, so a call costs one object and no closures. Messages are counted
+where grpc serialises them, which holds for every style of handler and leaves the iterators and the servicer
+context that the app sees grpc's own.
 """
 
 from __future__ import annotations
@@ -13,15 +14,14 @@ from typing import Any
 from urllib.parse import unquote
 
 import grpc
-from opentelemetry.context import Context, attach
-from opentelemetry.trace import set_span_in_context
 
 from flx_otel_distro import semconv
+from flx_otel_distro.contexts import attach
 from flx_otel_distro.errors import scrubbed
 from flx_otel_distro.guard import fault
 from flx_otel_instrumentors.grpc.call import Call
-from flx_otel_instrumentors.grpc.propagation import parent
-from flx_otel_instrumentors.grpc.telemetry import SERVER, Metering, Tracing
+from flx_otel_instrumentors.grpc.propagation import NOTHING, parent
+from flx_otel_instrumentors.grpc.telemetry import SERVER, Metering, Method, Tracing
 
 _MOST_NAME = 2048
 _AbortError: Any = grpc.aio.AbortError
@@ -31,28 +31,53 @@ for _code in grpc.StatusCode:
     _NAMES[_code.value[0]] = _code.name
 
 
+class Plan:
+    """How the calls of one handler of the app are observed; kept with the method and never changed.
+
+    `behavior` is the app's function, `read` and `write` its deserializer and serializer. `style` is the method
+    of ours that calls it, `answer` the class of calls that grpc takes for a handler; None where there is none.
+    """
+
+    __slots__ = (
+        "aio", "answer", "behavior", "handler", "read", "request_streaming", "response_streaming", "style",
+        "watched", "write",
+    )  # fmt: skip
+
+    def __init__(self, handler: Any, aio: bool) -> None:
+        self.handler = handler
+        self.aio = aio
+        self.request_streaming = bool(handler.request_streaming)
+        self.response_streaming = bool(handler.response_streaming)
+        self.behavior: Any = getattr(handler, _ARITIES[self.request_streaming, self.response_streaming])
+        self.read: Any = handler.request_deserializer
+        self.write: Any = handler.response_serializer
+        self.style = ""
+        self.answer: Any = None
+        self.watched = False
+        """Whether the call ends with grpc's task at the latest."""
+
+
 class ServerCall(Call):
     """A call that a server has received. `tracing` and `metering` may still be set by an inner interceptor."""
 
-    __slots__ = (
-        "_deserialize",
-        "_serialize",
-        "aio",
-        "awaited",
-        "behavior",
-        "metadata",
-        "outcome",
-        "path",
-        "rpc",
-        "unheard",
-    )
+    __slots__ = ("awaited", "outcome", "plan", "received", "rpc", "unheard")
 
-    def __init__(self, path: str, metadata: Any, tracing: Tracing | None, metering: Metering | None) -> None:
-        super().__init__(SERVER, tracing, metering)
-        self.path = path
-        self.metadata = metadata
-        self.aio = False
-        self.behavior: Any = None
+    side = SERVER
+    aio = False
+    plan: Plan
+
+    def __init__(
+        self,
+        details: Any,
+        method: Method | None,
+        tracing: Tracing | None,
+        metering: Metering | None,
+        start_time: int,
+        started: int,
+    ) -> None:
+        super().__init__(method, tracing, metering, start_time, started)
+        self.received = details
+        """grpc's call details, with path and metadata."""
         self.awaited = False
         """Whether the handler may be done before its last message is written, and the RPC's end is awaited."""
         self.outcome: tuple[str, BaseException | None, str | None] | None = None
@@ -61,12 +86,10 @@ class ServerCall(Call):
         self.unheard: tuple[str, int | None] | None = None
         """What it means when the handler is dropped and was never called: a status, and the thread for which
         it holds. None where that says nothing, as other interceptors are around us."""
-        self._deserialize: Any = None
-        self._serialize: Any = None
 
     def __del__(self) -> None:
         # The last resort for calls that grpc drops: cancelled before the first message, or refused.
-        if self._once.locked():
+        if self.ended:
             return
         try:
             if self.rpc is not None:
@@ -85,23 +108,27 @@ class ServerCall(Call):
         if tracing is None or method is None:
             return
         try:
-            remote = parent(self.metadata)
+            remote = parent(self.received.invocation_metadata)
         except Exception as problem:  # noqa: BLE001 - what an outsider sends must not cost us the span
             fault("reading trace context from gRPC metadata", problem)
-            remote = Context()
-        span = tracing.tracer.start_span(
-            method.name, remote, self.side.kind, method.attributes, start_time=self.start_time
-        )
-        self.span = span
-        self.context = set_span_in_context(span, remote)
-        if span.is_recording():
-            if method.name == semconv.OTHER:
-                span.set_attribute(semconv.RPC_METHOD_ORIGINAL, scrubbed(self.path.removeprefix("/"), _MOST_NAME))
-            if self.rpc is not None:
-                span.set_attributes(peer_attributes(self.rpc.peer()))
+            remote = NOTHING
+        self.start(tracing, method, remote)
+
+    def particulars(self) -> dict[str, Any]:
+        """Return the other end, and the name that was called where it is not one of the app's."""
+        found: dict[str, Any] = {}
+        method = self.method
+        if method is not None and method.name == semconv.OTHER:
+            found[semconv.RPC_METHOD_ORIGINAL] = scrubbed(self.received.method.removeprefix("/"), _MOST_NAME)
+        if self.rpc is not None:
+            try:
+                found.update(peer_attributes(self.rpc.peer()))
+            except Exception as problem:  # noqa: BLE001 - the span is worth more than its peer
+                fault("reading the peer of a gRPC call", problem)
+        return found
 
     def begin(self, rpc: Any) -> Any:
-        """Take grpc's servicer context, open the span and make it current; return what `leave` takes."""
+        """Take grpc's servicer context, open the span and make it current; return what `detach` takes."""
         self.rpc = rpc
         try:
             if self.tracing is not None:
@@ -143,7 +170,7 @@ class ServerCall(Call):
 
     def terminated(self, *_: Any) -> None:
         """End the call as the RPC is over, and the handler may not be; grpc calls this, from any thread."""
-        if self._once.locked():
+        if self.ended:
             return
         try:
             status, error, details = self.outcome or (self.interrupted(), None, None)
@@ -154,6 +181,11 @@ class ServerCall(Call):
     def returned(self, last: bool) -> None:
         """Note that the handler returned; where it is not the `last` step, an OK is left to `serialize`."""
         try:
+            code_of = getattr(self.rpc, "code", None)
+            if code_of is None or code_of() is None:
+                if last:
+                    self._conclude("OK", None, None)
+                return
             status = self.status("OK")
             if last or status != "OK":
                 self._conclude(status, None, self.details() if status != "OK" else None)
@@ -162,7 +194,7 @@ class ServerCall(Call):
 
     def raised(self, error: BaseException) -> None:
         """End the call with the status that grpc sends for what the handler raised."""
-        if self._once.locked():
+        if self.ended:
             return
         try:
             if isinstance(error, CancelledError | GeneratorExit) or not self._active():
@@ -195,10 +227,11 @@ class ServerCall(Call):
     def deserialize(self, data: bytes) -> Any:
         """Read a request with the app's deserializer; one that fails is how a call ends before its handler."""
         self.requests += 1
-        if self._deserialize is None:
+        read = self.plan.read
+        if read is None:
             return data
         try:
-            message = self._deserialize(data)
+            message = read(data)
         except Exception as error:
             if not self.aio:
                 self.end("INTERNAL", error)
@@ -212,8 +245,9 @@ class ServerCall(Call):
     def serialize(self, message: Any) -> Any:
         """Write a response with the app's serializer; the only response of a call is also its end."""
         self.responses += 1
+        write = self.plan.write
         try:
-            data = message if self._serialize is None else self._serialize(message)
+            data = message if write is None else write(message)
         except Exception as error:
             if not self.aio:
                 self.end("INTERNAL", error)
@@ -229,29 +263,63 @@ class ServerCall(Call):
             self.end("INTERNAL")
         return data
 
-    def stand_in(self, handler: Any, behavior: Any) -> Any:
+    def stand_in(self, behavior: Any) -> Any:
         """Return a handler for grpc that calls `behavior`, a method of ours, with messages counted."""
-        self._deserialize = handler.request_deserializer
-        self._serialize = handler.response_serializer
-        self.request_streaming = bool(handler.request_streaming)
-        self.response_streaming = bool(handler.response_streaming)
-        deserialize = self.deserialize if self.request_streaming or self._deserialize is not None else None
-        return _MAKERS[self.request_streaming, self.response_streaming](behavior, deserialize, self.serialize)
+        plan = self.plan
+        deserialize = self.deserialize if plan.request_streaming or plan.read is not None else None
+        return _MAKERS[plan.request_streaming, plan.response_streaming](behavior, deserialize, self.serialize)
 
 
-_makers: Any = grpc  # the module's functions carry no types
-_MAKERS: dict[tuple[bool, bool], Any] = {
-    (False, False): _makers.unary_unary_rpc_method_handler,
-    (False, True): _makers.unary_stream_rpc_method_handler,
-    (True, False): _makers.stream_unary_rpc_method_handler,
-    (True, True): _makers.stream_stream_rpc_method_handler,
+_ARITIES = {
+    (False, False): "unary_unary",
+    (False, True): "unary_stream",
+    (True, False): "stream_unary",
+    (True, True): "stream_stream",
 }
+_MAKERS: dict[tuple[bool, bool], Any] = {
+    shape: getattr(grpc, f"{arity}_rpc_method_handler") for shape, arity in _ARITIES.items()
+}
+
+
+def answering(base: type[ServerCall], style: str, request_streaming: bool, response_streaming: bool) -> Any:
+    """Return a class of calls that are their own handler: grpc is handed the call, and no handler is made for it.
+
+    It has what grpc looks at of an `RpcMethodHandler`; `style` names the method of `base` that is called.
+    """
+    arity = _ARITIES[request_streaming, response_streaming]
+    return type(
+        f"{base.__name__}_{style}_{arity}",
+        (base,),
+        {
+            "__slots__": (),
+            "aio": not style.startswith("sync"),
+            "request_streaming": request_streaming,
+            "response_streaming": response_streaming,
+            "request_deserializer": ServerCall.deserialize,
+            "response_serializer": ServerCall.serialize,
+            **dict.fromkeys(_ARITIES.values()),
+            arity: getattr(base, style),
+        },
+    )
+
+
+_MOST_PEERS = 512
+_peers: dict[str, dict[str, str | int]] = {}
 
 
 def peer_attributes(peer: str) -> dict[str, str | int]:
     """Return the attributes of the other end, which grpc writes as `ipv4:host:port`, `ipv6:%5Bhost%5D:port`
-    or `unix:path`.
+    or `unix:path`. The same dict for each call of a connection; never write to it.
     """
+    found = _peers.get(peer)
+    if found is None:
+        if len(_peers) >= _MOST_PEERS:
+            _peers.clear()
+        found = _peers[peer] = _parsed(peer)
+    return found
+
+
+def _parsed(peer: str) -> dict[str, str | int]:
     kind, _, rest = scrubbed(peer, _MOST_NAME).partition(":")
     if kind not in ("ipv4", "ipv6"):
         return {semconv.NETWORK_PEER_ADDRESS: rest} if rest else {}

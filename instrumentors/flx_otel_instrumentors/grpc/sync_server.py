@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from opentelemetry.context import attach, detach, get_current
-
+from flx_otel_distro.contexts import attach, current, detach
 from flx_otel_distro.guard import fault
 from flx_otel_instrumentors.grpc.server import ServerCall
 
@@ -21,7 +20,7 @@ class SyncServerCall(ServerCall):
         token = self.begin(rpc)
         try:
             self.watch()
-            response = self.behavior(request, rpc)
+            response = self.plan.behavior(request, rpc)
         except BaseException as error:
             self.raised(error)
             raise
@@ -36,7 +35,7 @@ class SyncServerCall(ServerCall):
         token = self.begin(rpc)
         try:
             self.watch()
-            responses = self.behavior(request, rpc)
+            responses = self.plan.behavior(request, rpc)
         except BaseException as error:
             self.raised(error)
             raise
@@ -84,5 +83,5 @@ class Responses:
             raise
         finally:
             if token is not None:
-                self._context = get_current()
+                self._context = current()
                 detach(token)

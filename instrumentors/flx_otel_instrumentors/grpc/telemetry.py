@@ -13,10 +13,12 @@ from typing import Any, Final
 
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import Histogram, MeterProvider
-from opentelemetry.trace import SpanKind, Tracer, TracerProvider
+from opentelemetry.trace import SpanKind, TracerProvider
 
 from flx_otel_distro import __version__, environment, semconv
 from flx_otel_distro.errors import scrubbed
+from flx_otel_distro.recording import BoundHistogram, bind
+from flx_otel_distro.spans import Starter
 
 SCOPE: Final = "flx_otel_instrumentors.grpc"
 
@@ -64,19 +66,19 @@ CLIENT: Final = Side(
 class Tracing:
     """The tracer, obtained when it is first wanted."""
 
-    __slots__ = ("_provider", "_tracer")
+    __slots__ = ("_provider", "_spans")
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
         self._provider = provider
-        self._tracer: Tracer | None = None
+        self._spans: Starter | None = None
 
     @property
-    def tracer(self) -> Tracer:
-        """Return the tracer of the provider given, or of the global one."""
-        found = self._tracer
+    def spans(self) -> Starter:
+        """Return what starts the spans of the provider given, or of the global one."""
+        found = self._spans
         if found is None:
-            found = trace.get_tracer(SCOPE, __version__, self._provider, semconv.SCHEMA_URL)
-            self._tracer = found
+            found = Starter(trace.get_tracer(SCOPE, __version__, self._provider, semconv.SCHEMA_URL))
+            self._spans = found
         return found
 
 
@@ -107,10 +109,14 @@ class Metering:
         return found
 
 
+Series = tuple[BoundHistogram, BoundHistogram, BoundHistogram]
+"""Duration (seconds), requests and responses (messages in a call), for one outcome."""
+
+
 class Method:
     """A method by its name, with the attributes that every call of it shares, made once."""
 
-    __slots__ = ("_labels", "attributes", "name", "style")
+    __slots__ = ("_labels", "_series", "attributes", "name", "plan")
 
     def __init__(self, name: str, attributes: Mapping[str, Any]) -> None:
         self.name = name
@@ -120,8 +126,9 @@ class Method:
             **attributes,
         }
         self._labels: dict[tuple[str | None, str | None], dict[str, Any]] = {}
-        self.style: tuple[Any, bool, str] | None = None
-        """The app's function last seen for this method, whether on an asyncio server, and how it is called."""
+        self._series: dict[tuple[Metering, str | None, str | None], Series] = {}
+        self.plan: Any = None
+        """How the app's handler last seen for this method is called; the server's, who alone looks at it."""
 
     def labels(self, status: str | None, error_type: str | None) -> dict[str, Any]:
         """Return the metric attributes of an outcome, the same dict each time; never write to it."""
@@ -139,6 +146,18 @@ class Method:
                 self._labels[key] = found
         return found
 
+    def series(self, metering: Metering, status: str | None, error_type: str | None) -> Series:
+        """Return the histograms of `metering` bound to an outcome. Raises what the meter raises."""
+        key = (metering, status, error_type)
+        found = self._series.get(key)
+        if found is None:
+            labels = self.labels(status, error_type)
+            duration, requests, responses = metering.histograms
+            found = (bind(duration, labels), bind(requests, labels), bind(responses, labels))
+            if len(self._series) < _MOST_LABELS:
+                self._series[key] = found
+        return found
+
 
 class Catalog:
     """The methods of one server or of the channels to one target. `attributes` are on every call.
@@ -147,7 +166,7 @@ class Catalog:
     `OTEL_PYTHON_GRPC_EXCLUDED_SERVICES`, read when the catalog is made.
     """
 
-    __slots__ = ("_attributes", "_excluded", "_methods", "other")
+    __slots__ = ("_attributes", "_excluded", "_methods", "known", "other")
 
     def __init__(self, attributes: Mapping[str, Any] | None = None, excluded: Iterable[str] | None = None) -> None:
         self._attributes: dict[str, Any] = dict(attributes or {})
@@ -155,16 +174,14 @@ class Catalog:
             excluded = environment.GRPC_EXCLUDED_SERVICES.read()
         self._excluded = PROBES | frozenset(excluded)
         self._methods: dict[str, Method] = {}
+        self.known = self._methods.get
+        """Return the method that was learned under a path, or None."""
         self.other = Method(semconv.OTHER, self._attributes)
 
     def excludes(self, path: str) -> bool:
         """Return whether calls of `path`, as `/package.Service/Method`, leave no trace and no metric."""
         service = path[1 : path.rfind("/")] if path.startswith("/") else path.rpartition("/")[0]
         return service in self._excluded or service.startswith(EXPORTS)
-
-    def known(self, path: str) -> Method | None:
-        """Return the method that was learned under `path`."""
-        return self._methods.get(path)
 
     def learn(self, path: str) -> Method:
         """Return the method `path`, which the app vouches for; `other` where there are too many."""
