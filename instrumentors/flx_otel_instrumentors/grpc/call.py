@@ -18,7 +18,7 @@ from opentelemetry.trace import NonRecordingSpan, Span
 from flx_otel_distro import semconv
 from flx_otel_distro.contexts import with_span
 from flx_otel_distro.guard import fault
-from flx_otel_distro.spans import describe
+from flx_otel_distro.spans import describe, finish
 from flx_otel_instrumentors.failures import error_type as type_of
 from flx_otel_instrumentors.failures import failed as failed_status
 from flx_otel_instrumentors.failures import record as record_exception
@@ -37,6 +37,7 @@ class Call:
         "method",
         "requests",
         "responses",
+        "rpc",
         "span",
         "start_time",
         "tracing",
@@ -49,6 +50,9 @@ class Call:
     method: Method | None
     span: Span | None
     context: Context | None
+    rpc: Any
+    """grpc's servicer context, on the server and from the handler's start to the call's end: grpc's holds us,
+    and a cycle would be left to the garbage collector, which is dear at each call."""
 
     def __init__(
         self,
@@ -64,7 +68,7 @@ class Call:
         self.method = method
         self.tracing = tracing
         self.metering = metering
-        self.span = self.context = None
+        self.span = self.context = self.rpc = None
         self.requests = self.responses = 0
 
     @property
@@ -78,19 +82,19 @@ class Call:
 
     def start(self, tracing: Tracing, method: Method, above: Context) -> None:
         """Start the span under the one in `above`, as of the moment the call began, and set `context`."""
-        spans = tracing.spans
+        spans = tracing.spans or tracing.obtain()
         decision = spans.decide(above)
-        if decision is None:  # only the tracer knows
-            span: Span = spans.tracer.start_span(
+        if decision is not None and not decision[3] & 1:  # the trace flags
+            span: Span = NonRecordingSpan(decision)
+        elif decision is not None:
+            attributes = {**method.attributes, **self.particulars()}
+            span = spans.span(method.name, decision, above, self.side.kind, attributes, self.start_time)
+        else:  # only the tracer knows
+            span = spans.tracer.start_span(
                 method.name, above, self.side.kind, method.attributes, start_time=self.start_time
             )
             if span.is_recording():
                 span.set_attributes(self.particulars())
-        elif decision[3] & 1:  # the trace flags
-            attributes = {**method.attributes, **self.particulars()}
-            span = spans.span(method.name, decision, above, self.side.kind, attributes, self.start_time)
-        else:
-            span = NonRecordingSpan(decision)
         self.span = span
         self.context = with_span(above, span)
 
@@ -116,38 +120,34 @@ class Call:
             return
         self.ended = True
         nanoseconds = perf_counter_ns() - self._started
-        try:
-            self._write(nanoseconds, status, error, details, record)
-        except Exception as problem:  # noqa: BLE001 - ours, and the app's call is none the worse for it
-            fault("recording a gRPC call", problem)
+        method = self.method
+        if method is not None:
+            self._write(method, nanoseconds, status, error, details, record)
+        self.rpc = None
 
     def _write(
-        self, nanoseconds: int, status: str | None, error: BaseException | None, details: str | None, record: bool
+        self,
+        method: Method,
+        nanoseconds: int,
+        status: str | None,
+        error: BaseException | None,
+        details: str | None,
+        record: bool,
     ) -> None:
-        method = self.method
-        if method is None:
-            return
-        error_type: str | None = None
-        failed = False
-        if status != "OK":
-            errors = self.side.errors
-            failed = errors is None or status is None or status in errors
-            if failed:
-                error_type = status if error is None else type_of(error)
-        if self.tracing is not None and self.span is None:
-            self.open()
-        metering = self.metering
-        if metering is not None:
-            try:
-                duration, requests, responses = method.series(metering, status, error_type)
-                context = self.context
-                duration.record(nanoseconds / 1e9, context)
+        failed, error_type = (False, None) if status == "OK" else self._failure(status, error)
+        try:
+            if self.span is None and self.tracing is not None:
+                self.open()
+            metering = self.metering
+            if metering is not None:
+                series = method.series.get((metering, status, error_type)) or method.bound(metering, status, error_type)
+                series[0].record(nanoseconds / 1e9, self.context)
                 if self.request_streaming:
-                    requests.record(self.requests, context)
+                    series[1].record(self.requests, self.context)
                 if self.response_streaming:
-                    responses.record(self.responses, context)
-            except Exception as problem:  # noqa: BLE001 - the span ends all the same
-                fault("measuring a gRPC call", problem)
+                    series[2].record(self.responses, self.context)
+        except Exception as problem:  # noqa: BLE001 - ours, and the app's call is none the worse for it
+            fault("recording a gRPC call", problem)
         span = self.span
         if span is None or type(span) is NonRecordingSpan:
             return
@@ -160,5 +160,16 @@ class Call:
                 describe(span, known)
                 if error is not None and record:
                     record_exception(span, error)
-        finally:
-            span.end(self.start_time + nanoseconds)
+        except Exception as problem:  # noqa: BLE001 - also an exception that cannot be printed
+            fault("recording a gRPC call", problem)
+        try:
+            finish(span, self.start_time + nanoseconds)
+        except Exception as problem:  # noqa: BLE001 - a span processor of anyone
+            fault("ending a span of a gRPC call", problem)
+
+    def _failure(self, status: str | None, error: BaseException | None) -> tuple[bool, str | None]:
+        """Return whether a status other than OK fails the call, and its `error.type`."""
+        errors = self.side.errors
+        if errors is not None and status is not None and status not in errors:
+            return False, None
+        return True, status if error is None else type_of(error)

@@ -60,11 +60,21 @@ class Plan:
 class ServerCall(Call):
     """A call that a server has received. `tracing` and `metering` may still be set by an inner interceptor."""
 
-    __slots__ = ("awaited", "outcome", "plan", "received", "rpc", "unheard")
+    __slots__ = ("awaited", "outcome", "plan", "received", "unheard")
 
     side = SERVER
     aio = False
+
     plan: Plan
+    received: Any
+    """grpc's call details, with path and metadata."""
+    awaited: bool
+    """Whether the handler may be done before its last message is written, and the RPC's end is awaited."""
+    outcome: tuple[str, BaseException | None, str | None] | None
+    """What such a handler ended in."""
+    unheard: tuple[str, int | None] | None
+    """What it means when the handler is dropped and was never called: a status, and the thread for which
+    it holds. None where that says nothing, as other interceptors are around us."""
 
     def __init__(
         self,
@@ -75,17 +85,16 @@ class ServerCall(Call):
         start_time: int,
         started: int,
     ) -> None:
-        super().__init__(method, tracing, metering, start_time, started)
+        # What Call does, without the call of it.
+        self.start_time = start_time
+        self._started = started
+        self._open = self.ended = self.awaited = False
+        self.method = method
+        self.tracing = tracing
+        self.metering = metering
+        self.span = self.context = self.rpc = self.outcome = self.unheard = None
+        self.requests = self.responses = 0
         self.received = details
-        """grpc's call details, with path and metadata."""
-        self.awaited = False
-        """Whether the handler may be done before its last message is written, and the RPC's end is awaited."""
-        self.outcome: tuple[str, BaseException | None, str | None] | None = None
-        """What such a handler ended in."""
-        self.rpc: Any = None
-        self.unheard: tuple[str, int | None] | None = None
-        """What it means when the handler is dropped and was never called: a status, and the thread for which
-        it holds. None where that says nothing, as other interceptors are around us."""
 
     def __del__(self) -> None:
         # The last resort for calls that grpc drops: cancelled before the first message, or refused.
@@ -161,7 +170,8 @@ class ServerCall(Call):
         A client cancels at its own deadline, which can reach us shortly before ours: the transport
         rounds timeouts up by as much as 1 %, and the request spent time on its way.
         """
-        remaining = self.rpc.time_remaining() if self.rpc is not None else None
+        rpc = self.rpc
+        remaining = rpc.time_remaining() if rpc is not None else None
         if remaining is None:
             return "CANCELLED"
         allowed = remaining + self.elapsed

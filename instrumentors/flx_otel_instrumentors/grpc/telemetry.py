@@ -66,19 +66,19 @@ CLIENT: Final = Side(
 class Tracing:
     """The tracer, obtained when it is first wanted."""
 
-    __slots__ = ("_provider", "_spans")
+    __slots__ = ("_provider", "spans")
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
         self._provider = provider
-        self._spans: Starter | None = None
+        self.spans: Starter | None = None
+        """What starts the spans, once `obtain` was called."""
 
-    @property
-    def spans(self) -> Starter:
+    def obtain(self) -> Starter:
         """Return what starts the spans of the provider given, or of the global one."""
-        found = self._spans
+        found = self.spans
         if found is None:
             found = Starter(trace.get_tracer(SCOPE, __version__, self._provider, semconv.SCHEMA_URL))
-            self._spans = found
+            self.spans = found
         return found
 
 
@@ -116,7 +116,7 @@ Series = tuple[BoundHistogram, BoundHistogram, BoundHistogram]
 class Method:
     """A method by its name, with the attributes that every call of it shares, made once."""
 
-    __slots__ = ("_labels", "_series", "attributes", "name", "plan")
+    __slots__ = ("_labels", "attributes", "name", "plan", "series")
 
     def __init__(self, name: str, attributes: Mapping[str, Any]) -> None:
         self.name = name
@@ -126,7 +126,8 @@ class Method:
             **attributes,
         }
         self._labels: dict[tuple[str | None, str | None], dict[str, Any]] = {}
-        self._series: dict[tuple[Metering, str | None, str | None], Series] = {}
+        self.series: dict[tuple[Metering, str | None, str | None], Series] = {}
+        """What `bound` has returned, as long as that is not too much."""
         self.plan: Any = None
         """How the app's handler last seen for this method is called; the server's, who alone looks at it."""
 
@@ -146,16 +147,13 @@ class Method:
                 self._labels[key] = found
         return found
 
-    def series(self, metering: Metering, status: str | None, error_type: str | None) -> Series:
+    def bound(self, metering: Metering, status: str | None, error_type: str | None) -> Series:
         """Return the histograms of `metering` bound to an outcome. Raises what the meter raises."""
-        key = (metering, status, error_type)
-        found = self._series.get(key)
-        if found is None:
-            labels = self.labels(status, error_type)
-            duration, requests, responses = metering.histograms
-            found = (bind(duration, labels), bind(requests, labels), bind(responses, labels))
-            if len(self._series) < _MOST_LABELS:
-                self._series[key] = found
+        labels = self.labels(status, error_type)
+        duration, requests, responses = metering.histograms
+        found = (bind(duration, labels), bind(requests, labels), bind(responses, labels))
+        if len(self.series) < _MOST_LABELS:
+            self.series[metering, status, error_type] = found
         return found
 
 
