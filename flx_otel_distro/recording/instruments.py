@@ -62,7 +62,9 @@ def fast(stock: Method, negative: bool) -> Method:
                     route.sample(amount, time_ns(), _copy(attributes), where)
                     return None
             if (into := route.histogram) is not None:
-                with into._lock:  # what route.record(amount) does
+                lock = into._lock
+                lock.acquire()  # what route.record(amount) does
+                try:
                     counts = into._value
                     if counts is not None:
                         into._sum += amount
@@ -73,10 +75,16 @@ def fast(stock: Method, negative: bool) -> Method:
                                 into._max = amount
                         counts[bisect_left(into._boundaries, amount)] += 1
                         return None
+                finally:
+                    lock.release()
             elif (into := route.sum) is not None:
-                with into._lock:  # likewise
+                lock = into._lock
+                lock.acquire()  # likewise
+                try:
                     value = into._value
                     into._value = (0 if value is None else value) + amount
+                finally:
+                    lock.release()
                 return None
             route.record(amount)
             return None

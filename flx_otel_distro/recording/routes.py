@@ -100,6 +100,9 @@ def _nowhere() -> Route:
 NOWHERE = _nowhere()
 """A route that never holds."""
 
+generation = [0]
+"""How often all routes were forgotten; for those who hold many and do not want to ask each."""
+
 _all: weakref.WeakValueDictionary[int, Routes] = weakref.WeakValueDictionary()
 
 
@@ -118,6 +121,7 @@ def forget() -> None:
 
     To be called in a forked child after its aggregations were made new. Safe from any thread.
     """
+    generation[0] += 1
     for reference in _all.valuerefs():
         routes = reference()
         if routes is not None:

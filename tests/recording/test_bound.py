@@ -5,13 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from opentelemetry.context import Context
 from opentelemetry.metrics import NoOpMeter
 from opentelemetry.metrics._internal import _ProxyMeterProvider
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics import (
+    AlwaysOffExemplarFilter,
+    AlwaysOnExemplarFilter,
+    MeterProvider,
+    TraceBasedExemplarFilter,
+)
+from opentelemetry.sdk.metrics._internal import _MeterConfig
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
 
 from flx_otel_distro import recording
 from flx_otel_distro.recording.routes import NOWHERE
+from tests.recording.player import seen
+from tests.recording.scenarios import _span
 
 
 def values(reader: InMemoryMetricReader) -> dict[str, Any]:
@@ -79,3 +89,59 @@ def test_what_records_nothing_by_itself_cannot_be_bound() -> None:
     observable: Any = NoOpMeter("app").create_observable_gauge("n")
     with pytest.raises(TypeError, match="not a synchronous instrument: NoOpObservableGauge"):
         recording.bind(observable, {})
+
+
+@pytest.mark.parametrize("filters", ["trace_based", "always_on", "always_off"])
+@pytest.mark.parametrize("where", ["none", "unsampled", "sampled"])
+@pytest.mark.parametrize("viewed", [False, True])
+@pytest.mark.usefixtures("fast")
+def test_several_histograms_at_once_are_as_each_by_itself(filters: str, where: str, viewed: bool) -> None:
+    """Readers change, routes are forgotten and the fast way ends on the way; every point and exemplar is the same."""
+    filter_of = {
+        "trace_based": TraceBasedExemplarFilter,
+        "always_on": AlwaysOnExemplarFilter,
+        "always_off": AlwaysOffExemplarFilter,
+    }[filters]
+    views = [View(instrument_name="h1", aggregation=ExponentialBucketHistogramAggregation())] if viewed else []
+    context = {"none": Context(), "unsampled": _span(0), "sampled": _span(1)}[where]
+    amounts = [(0.5, 0, 7), (0.001, 300, 5.5), (30.0, 2**40, 1e6)]
+
+    def play(together: bool) -> list[Any]:
+        readers = [InMemoryMetricReader()]
+        provider = MeterProvider(readers, exemplar_filter=filter_of(), views=views, shutdown_on_exit=False)
+        meter = provider.get_meter("app")
+        histograms = [meter.create_histogram(f"h{index}") for index in range(3)]
+        bound = recording.BoundHistograms(histograms, {"a": 1})
+        each = [recording.bind(histogram, {"a": 1}) for histogram in histograms]
+
+        def record() -> None:
+            for values_of in amounts:
+                if together:
+                    bound.record(values_of, context)
+                else:
+                    for one, value in zip(each, values_of, strict=True):
+                        one.record(value, context)
+
+        found: list[Any] = []
+        record()
+        record()
+        found.append(seen(readers[0].get_metrics_data()))
+        record()
+        readers.append(InMemoryMetricReader())
+        provider.add_metric_reader(readers[1])
+        record()
+        recording.forget()
+        record()
+        provider._set_meter_configurator(meter_configurator=lambda _: _MeterConfig(is_enabled=False))
+        record()
+        provider._set_meter_configurator(meter_configurator=lambda _: _MeterConfig(is_enabled=True))
+        record()
+        found += [seen(reader.get_metrics_data()) for reader in readers]
+        record()
+        recording.uninstall()
+        record()
+        recording.install(environ={})
+        found += [seen(reader.get_metrics_data()) for reader in readers]
+        return found
+
+    assert play(together=True) == play(together=False)
