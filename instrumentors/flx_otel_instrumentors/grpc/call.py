@@ -10,19 +10,22 @@ gets ids and nothing else, and its measurement goes along a way that was found b
 from __future__ import annotations
 
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry.context import Context
-from opentelemetry.trace import NonRecordingSpan, Span
+from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, SpanContext
 
 from flx_otel_distro import semconv
 from flx_otel_distro.contexts import with_span
 from flx_otel_distro.guard import fault
-from flx_otel_distro.spans import describe, finish
+from flx_otel_distro.spans import Starter, describe, finish
 from flx_otel_instrumentors.failures import error_type as type_of
 from flx_otel_instrumentors.failures import failed as failed_status
 from flx_otel_instrumentors.failures import record as record_exception
 from flx_otel_instrumentors.grpc.telemetry import Metering, Method, Side, Tracing
+
+UNSAMPLED: Final = INVALID_SPAN
+"""Stands for the span of a call that is not sampled; the ids that go on are in its context."""
 
 
 class Call:
@@ -85,18 +88,22 @@ class Call:
         spans = tracing.spans or tracing.obtain()
         decision = spans.decide(above)
         if decision is not None and not decision[3] & 1:  # the trace flags
-            span: Span = NonRecordingSpan(decision)
-        elif decision is not None:
+            self.span = UNSAMPLED
+            self.context = with_span(above, NonRecordingSpan(decision))
+        else:
+            span = self.span = self._recorded(spans, decision, method, above)
+            self.context = with_span(above, span)
+
+    def _recorded(self, spans: Starter, decision: SpanContext | None, method: Method, above: Context) -> Span:
+        """Start the span of a call that is sampled, or of which only the tracer knows whether it is."""
+        kind = self.side.kind
+        if decision is not None:
             attributes = {**method.attributes, **self.particulars()}
-            span = spans.span(method.name, decision, above, self.side.kind, attributes, self.start_time)
-        else:  # only the tracer knows
-            span = spans.tracer.start_span(
-                method.name, above, self.side.kind, method.attributes, start_time=self.start_time
-            )
-            if span.is_recording():
-                span.set_attributes(self.particulars())
-        self.span = span
-        self.context = with_span(above, span)
+            return spans.span(method.name, decision, above, kind, attributes, self.start_time)
+        span = spans.tracer.start_span(method.name, above, kind, method.attributes, start_time=self.start_time)
+        if span.is_recording():
+            span.set_attributes(self.particulars())
+        return span
 
     def particulars(self) -> dict[str, Any]:
         """Return the attributes that this call's span has beyond those of its method; must not raise."""
@@ -121,19 +128,8 @@ class Call:
         self.ended = True
         nanoseconds = perf_counter_ns() - self._started
         method = self.method
-        if method is not None:
-            self._write(method, nanoseconds, status, error, details, record)
-        self.rpc = None
-
-    def _write(
-        self,
-        method: Method,
-        nanoseconds: int,
-        status: str | None,
-        error: BaseException | None,
-        details: str | None,
-        record: bool,
-    ) -> None:
+        if method is None:
+            return
         failed, error_type = (False, None) if status == "OK" else self._failure(status, error)
         try:
             if self.span is None and self.tracing is not None:
@@ -141,15 +137,19 @@ class Call:
             metering = self.metering
             if metering is not None:
                 series = method.series.get((metering, status, error_type)) or method.bound(metering, status, error_type)
-                series[0].record(nanoseconds / 1e9, self.context)
+                if self.span is UNSAMPLED:
+                    series.record_unsampled(nanoseconds / 1e9, self.context)
+                else:
+                    series.record(nanoseconds / 1e9, self.context)
                 if self.request_streaming:
-                    series[1].record(self.requests, self.context)
+                    series.bound[1].record(self.requests, self.context)
                 if self.response_streaming:
-                    series[2].record(self.responses, self.context)
+                    series.bound[2].record(self.responses, self.context)
         except Exception as problem:  # noqa: BLE001 - ours, and the app's call is none the worse for it
             fault("recording a gRPC call", problem)
+        self.rpc = None
         span = self.span
-        if span is None or type(span) is NonRecordingSpan:
+        if span is None or span is UNSAMPLED:
             return
         try:
             if span.is_recording():

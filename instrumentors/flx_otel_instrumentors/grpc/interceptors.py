@@ -179,11 +179,21 @@ class OutermostInterceptor(ServerInterceptor):
         super().__init__(tracing, metering)
         self.alone = alone
         self.limited = limited
+        self.known = self.catalog.known
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return the handler with its calls observed; it is the call itself, as a rule."""
         start_time, started = time_ns(), perf_counter_ns()
-        known, observed = self.expected(handler_call_details)
+        known: Method | None = None
+        observed = False
+        try:
+            path = handler_call_details.method
+            known = self.known(path)
+            observed = (
+                known is not None and self.enabled and not current() and _covering.get() is None
+            ) or self.observes(path, known)
+        except Exception as problem:  # noqa: BLE001
+            fault("receiving a gRPC call", problem)
         if not observed:
             return continuation(handler_call_details)
         token = None if self.alone else _covering.set(self)
@@ -197,15 +207,9 @@ class OutermostInterceptor(ServerInterceptor):
                 _covering.reset(token)
         return self.answer(handler_call_details, known, handler, start_time, started)
 
-    def expected(self, details: Any) -> tuple[Method | None, bool]:
-        """Return what was learned under the path called, and whether the call is to be observed."""
-        try:
-            path = details.method
-            known = self.catalog.known(path)
-            return known, _covering.get() is None and not self.leaves_no_trace(path, known)
-        except Exception as problem:  # noqa: BLE001
-            fault("receiving a gRPC call", problem)
-            return None, False
+    def observes(self, path: str, known: Method | None) -> bool:
+        """Return whether the call is to be observed, where that is not plain."""
+        return _covering.get() is None and not self.leaves_no_trace(path, known)
 
     def refused(self, details: Any, known: Method | None, start_time: int, started: int, error: BaseException) -> None:
         """Note a call whose handler the app's own code refused to give."""
@@ -256,7 +260,16 @@ class AioOutermostInterceptor(OutermostInterceptor):
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return the handler with its calls observed."""
         start_time, started = time_ns(), perf_counter_ns()
-        known, observed = self.expected(handler_call_details)
+        known: Method | None = None
+        observed = False
+        try:
+            path = handler_call_details.method
+            known = self.known(path)
+            observed = (
+                known is not None and self.enabled and not current() and _covering.get() is None
+            ) or self.observes(path, known)
+        except Exception as problem:  # noqa: BLE001
+            fault("receiving a gRPC call", problem)
         if not observed:
             return await continuation(handler_call_details)
         token = None if self.alone else _covering.set(self)
@@ -284,7 +297,7 @@ def _plan(handler: Any, aio: bool) -> Plan:
     plan = Plan(handler, aio)
     streaming = plan.response_streaming
     plan.style = _style(plan.behavior, streaming, aio)
-    plan.answer = _ANSWERS.get((plan.style, plan.request_streaming))
+    plan.answer = _ANSWERS.get((plan.style, plan.request_streaming, plan.request_streaming or plan.read is not None))
     plan.watched = aio and plan.style.startswith("pooled")
     return plan
 
@@ -298,8 +311,8 @@ def _style(behavior: Any, streaming: bool, aio: bool) -> str:
     return _OWN_POOL + name if getattr(behavior, "experimental_thread_pool", None) is not None else name
 
 
-_ANSWERS: dict[tuple[str, bool], Any] = {
-    (style, requests): answering(base, style, requests, responses)
+_ANSWERS: dict[tuple[str, bool, bool], Any] = {
+    (style, requests, reading): answering(base, style, requests, responses, reading)
     for base, style, responses in (
         (SyncServerCall, "sync_unary", False),
         (SyncServerCall, "sync_stream", True),
@@ -309,7 +322,7 @@ _ANSWERS: dict[tuple[str, bool], Any] = {
         (AioServerCall, POOLED, False),
         (AioServerCall, POOLED_STREAM, True),
     )
-    for requests in (False, True)
+    for requests, reading in ((False, False), (False, True), (True, True))
 }
 
 

@@ -253,7 +253,7 @@ class ServerCall(Call):
         return message
 
     def serialize(self, message: Any) -> Any:
-        """Write a response with the app's serializer; the only response of a call is also its end."""
+        """Write one of a stream of responses with the app's serializer."""
         self.responses += 1
         write = self.plan.write
         try:
@@ -261,23 +261,33 @@ class ServerCall(Call):
         except Exception as error:
             if not self.aio:
                 self.end("INTERNAL", error)
-            elif not self.response_streaming:
-                self.end("UNKNOWN", error)
             raise
-        if not self.response_streaming:
-            if data is None:
-                self.end("UNKNOWN" if self.aio else "INTERNAL")
-            else:
-                self.end("OK")
-        elif data is None and not self.aio:
+        if data is None and not self.aio:
             self.end("INTERNAL")
+        return data
+
+    def serialize_one(self, message: Any) -> Any:
+        """Write the only response of a call, which is also its end."""
+        data = message
+        write = self.plan.write
+        if write is not None:
+            try:
+                data = write(message)
+            except Exception as error:
+                self.end("UNKNOWN" if self.aio else "INTERNAL", error)
+                raise
+        if data is not None:
+            self.end("OK")
+        else:
+            self.end("UNKNOWN" if self.aio else "INTERNAL")
         return data
 
     def stand_in(self, behavior: Any) -> Any:
         """Return a handler for grpc that calls `behavior`, a method of ours, with messages counted."""
         plan = self.plan
         deserialize = self.deserialize if plan.request_streaming or plan.read is not None else None
-        return _MAKERS[plan.request_streaming, plan.response_streaming](behavior, deserialize, self.serialize)
+        serialize = self.serialize if plan.response_streaming else self.serialize_one
+        return _MAKERS[plan.request_streaming, plan.response_streaming](behavior, deserialize, serialize)
 
 
 _ARITIES = {
@@ -291,10 +301,13 @@ _MAKERS: dict[tuple[bool, bool], Any] = {
 }
 
 
-def answering(base: type[ServerCall], style: str, request_streaming: bool, response_streaming: bool) -> Any:
+def answering(
+    base: type[ServerCall], style: str, request_streaming: bool, response_streaming: bool, reading: bool
+) -> Any:
     """Return a class of calls that are their own handler: grpc is handed the call, and no handler is made for it.
 
     It has what grpc looks at of an `RpcMethodHandler`; `style` names the method of `base` that is called.
+    Requests do not pass by us unless `reading`.
     """
     arity = _ARITIES[request_streaming, response_streaming]
     return type(
@@ -305,8 +318,8 @@ def answering(base: type[ServerCall], style: str, request_streaming: bool, respo
             "aio": not style.startswith("sync"),
             "request_streaming": request_streaming,
             "response_streaming": response_streaming,
-            "request_deserializer": ServerCall.deserialize,
-            "response_serializer": ServerCall.serialize,
+            "request_deserializer": ServerCall.deserialize if reading else None,
+            "response_serializer": ServerCall.serialize if response_streaming else ServerCall.serialize_one,
             **dict.fromkeys(_ARITIES.values()),
             arity: getattr(base, style),
         },

@@ -17,8 +17,8 @@ from opentelemetry.trace import SpanKind, TracerProvider
 
 from flx_otel_distro import __version__, environment, semconv
 from flx_otel_distro.errors import scrubbed
-from flx_otel_distro.recording import BoundHistogram, bind
 from flx_otel_distro.spans import Starter
+from flx_otel_instrumentors.backlog import Backlog, Series
 
 SCOPE: Final = "flx_otel_instrumentors.grpc"
 
@@ -85,32 +85,31 @@ class Tracing:
 class Metering:
     """The histograms of one side, obtained when they are first wanted."""
 
-    __slots__ = ("_histograms", "_provider", "_side")
+    __slots__ = ("_instruments", "_provider", "_side")
 
     def __init__(self, side: Side, provider: MeterProvider | None = None) -> None:
         self._side = side
         self._provider = provider
-        self._histograms: tuple[Histogram, Histogram, Histogram] | None = None
+        self._instruments: tuple[Backlog, list[Histogram]] | None = None
 
-    @property
-    def histograms(self) -> tuple[Histogram, Histogram, Histogram]:
-        """Return the histograms of duration (seconds), requests and responses (messages in a call)."""
-        found = self._histograms
+    def series(self, labels: Mapping[str, Any]) -> Series:
+        """Return the histograms of duration (seconds), requests and responses (messages in a call), bound to `labels`.
+
+        Raises what the meter raises.
+        """
+        found = self._instruments
         if found is None:
             meter = metrics.get_meter(SCOPE, __version__, self._provider, semconv.SCHEMA_URL)
-            duration, requests, responses = (
+            side = self._side
+            histograms = [
                 meter.create_histogram(
                     each.name, each.unit, each.description, explicit_bucket_boundaries_advisory=each.buckets
                 )
-                for each in (self._side.duration, self._side.requests, self._side.responses)
-            )
-            found = (duration, requests, responses)
-            self._histograms = found
-        return found
-
-
-Series = tuple[BoundHistogram, BoundHistogram, BoundHistogram]
-"""Duration (seconds), requests and responses (messages in a call), for one outcome."""
+                for each in (side.duration, side.requests, side.responses)
+            ]
+            found = (Backlog(meter, f"flx.{side.duration.name}.backlog"), histograms)
+            self._instruments = found
+        return Series(*found, labels)
 
 
 class Method:
@@ -149,9 +148,7 @@ class Method:
 
     def bound(self, metering: Metering, status: str | None, error_type: str | None) -> Series:
         """Return the histograms of `metering` bound to an outcome. Raises what the meter raises."""
-        labels = self.labels(status, error_type)
-        duration, requests, responses = metering.histograms
-        found = (bind(duration, labels), bind(requests, labels), bind(responses, labels))
+        found = metering.series(self.labels(status, error_type))
         if len(self.series) < _MOST_LABELS:
             self.series[metering, status, error_type] = found
         return found
