@@ -85,14 +85,20 @@ class Call:
 
     def start(self, tracing: Tracing, method: Method, above: Context) -> None:
         """Start the span under the one in `above`, as of the moment the call began, and set `context`."""
-        spans = tracing.spans or tracing.obtain()
-        decision = spans.decide(above)
-        if decision is not None and not decision[3] & 1:  # the trace flags
-            self.span = UNSAMPLED
-            self.context = with_span(above, NonRecordingSpan(decision))
+        if not above:
+            decision, context = tracing.root()
+            if context is not None:
+                self.span = UNSAMPLED
+                self.context = context
+                return
         else:
-            span = self.span = self._recorded(spans, decision, method, above)
-            self.context = with_span(above, span)
+            decision = (tracing.spans or tracing.obtain()).decide(above)
+            if decision is not None and not decision[3] & 1:  # the trace flags
+                self.span = UNSAMPLED
+                self.context = with_span(above, NonRecordingSpan(decision))
+                return
+        span = self.span = self._recorded(tracing.spans or tracing.obtain(), decision, method, above)
+        self.context = with_span(above, span)
 
     def _recorded(self, spans: Starter, decision: SpanContext | None, method: Method, above: Context) -> Span:
         """Start the span of a call that is sampled, or of which only the tracer knows whether it is."""

@@ -13,6 +13,7 @@ from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
 from opentelemetry.propagators.textmap import Getter, Setter, TextMapPropagator
 
+from flx_otel_instrumentors.grpc.telemetry import NOTHING
 from flx_otel_instrumentors.propagation import names
 
 Carrier = dict[str, list[str]]
@@ -33,9 +34,6 @@ class _Setter(Setter[dict[str, str]]):
 
 _getter = _Getter()
 _setter = _Setter()
-
-NOTHING = Context()
-"""The context of a call that brought none."""
 
 _known: tuple[TextMapPropagator | None, frozenset[str] | None] = (None, None)
 """A propagator and what it reads. One tuple, so that threads never see half of a change."""

@@ -19,9 +19,9 @@ from flx_otel_distro import semconv
 from flx_otel_distro.contexts import attach
 from flx_otel_distro.errors import scrubbed
 from flx_otel_distro.guard import fault
-from flx_otel_instrumentors.grpc.call import Call
-from flx_otel_instrumentors.grpc.propagation import NOTHING, parent
-from flx_otel_instrumentors.grpc.telemetry import SERVER, Metering, Method, Tracing
+from flx_otel_instrumentors.grpc.call import UNSAMPLED, Call
+from flx_otel_instrumentors.grpc.propagation import parent
+from flx_otel_instrumentors.grpc.telemetry import NOTHING, SERVER, Metering, Method, Tracing
 
 _MOST_NAME = 2048
 _AbortError: Any = grpc.aio.AbortError
@@ -114,14 +114,13 @@ class ServerCall(Call):
     def open(self) -> None:
         """Start the span under the caller's, as of the moment the call arrived."""
         tracing, method = self.tracing, self.method
-        if tracing is None or method is None:
-            return
-        try:
-            remote = parent(self.received.invocation_metadata)
-        except Exception as problem:  # noqa: BLE001 - what an outsider sends must not cost us the span
-            fault("reading trace context from gRPC metadata", problem)
-            remote = NOTHING
-        self.start(tracing, method, remote)
+        if tracing is not None and method is not None:
+            try:
+                above = parent(self.received.invocation_metadata)
+            except Exception as problem:  # noqa: BLE001 - what an outsider sends must not cost us the span
+                fault("reading trace context from gRPC metadata", problem)
+                above = NOTHING
+            self.start(tracing, method, above)
 
     def particulars(self) -> dict[str, Any]:
         """Return the other end, and the name that was called where it is not one of the app's."""
@@ -139,11 +138,27 @@ class ServerCall(Call):
     def begin(self, rpc: Any) -> Any:
         """Take grpc's servicer context, open the span and make it current; return what `detach` takes."""
         self.rpc = rpc
+        tracing = self.tracing
+        if tracing is None:
+            return None
+        method = self.method
+        if method is None:
+            return None
         try:
-            if self.tracing is not None:
-                self.open()
-                if self.context is not None:
-                    return attach(self.context)
+            above = parent(self.received.invocation_metadata)
+        except Exception as problem:  # noqa: BLE001 - what an outsider sends must not cost us the span
+            fault("reading trace context from gRPC metadata", problem)
+            above = NOTHING
+        try:
+            # What `start` does, where a trace that begins here and is not sampled takes the least way.
+            context = None if above else tracing.unsampled_root()
+            if context is not None:
+                self.span = UNSAMPLED
+                self.context = context
+                return attach(context)
+            self.start(tracing, method, above)
+            if self.context is not None:
+                return attach(self.context)
         except Exception as problem:  # noqa: BLE001
             fault("opening a gRPC call", problem)
         return None
