@@ -120,10 +120,10 @@ def verdicts(samples: Samples) -> list[str]:
         if ours is None or theirs is None:
             lines.append(f"not measured: {lane.title} against {PEERS[target.peer].title}")
             continue
-        held = ours <= theirs * target.factor
+        held = "holds " if ours <= theirs * target.factor else "MISSED"
         lines.append(
-            f"{'holds ' if held else 'MISSED'}: {lane.title}: ours adds {ours:.3g} {lane.unit}, {PEERS[target.peer].title}"
-            f" {theirs:.3g}; {ours / theirs:.3f} of it, wanted {target.factor:.3f}"
+            f"{held}: {lane.title}: ours adds {ours:.3g} {lane.unit}, {PEERS[target.peer].title} {theirs:.3g};"
+            f" {ours / theirs:.3f} of it, wanted {target.factor:.3f}"
         )
         if target.most is not None:
             lines.append(
@@ -165,7 +165,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "names",
         nargs="*",
-        choices=[[], *LANES, "recording", "encoding"],
         metavar="NAME",
         help=", ".join([*LANES, "recording", "encoding"]),
     )
@@ -178,6 +177,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--venvs", type=Path, default=Path.home() / ".cache" / "flx-otel-benchmarks")
     given = parser.parse_args(arguments)
+    for name in given.names:
+        if name not in [*LANES, "recording", "encoding"]:
+            parser.error(f"no lane is called {name!r}; there are {', '.join([*LANES, 'recording', 'encoding'])}")
     names: list[str] = given.names or ([*LANES, "recording", "encoding"] if not given.quick else [*_QUICK])
     if "encoding" in names:
         print(encoding.report())
@@ -212,9 +214,8 @@ def main(arguments: list[str] | None = None) -> int:
             now |= ratios(samples)
             again = lost(now, recorded)
         for name in again:
-            print(
-                f"LOST: {LANES[name].title}: {now.get(name, float('nan')):.3f} of upstream's, recorded {recorded[name]:.3f}"
-            )
+            ratio = now.get(name, float("nan"))
+            print(f"LOST: {LANES[name].title}: {ratio:.3f} of upstream's, recorded {recorded[name]:.3f}")
         return 1 if again else 0
     return 0
 

@@ -144,17 +144,22 @@ _EVERYONE = ("bare", "ours", "upstream", "edot", "splunk", "logfire", "ddtrace")
 _WRAPPERS = ("bare", "ours", "upstream", "edot", "splunk", "ddtrace")
 _CALLS = ("bare", "ours", "upstream", "ddtrace")
 
+_CPU = ("µs CPU", "cpu_us")
+_WALL = ("s", "wall_s")
+_EXPORTED = "traces at 100 %, exported"
+_HTTP_PEERS = (*_EVERYONE, "instrumentator")
+
 LANES = {
     each.name: each
     for each in (
-        Lane("requests", "FastAPI request, metrics, traces at 1 %", "µs CPU", "cpu_us", (*_EVERYONE, "instrumentator"), _requests(SOME)),
-        Lane("requests-all", "FastAPI request, traces at 100 %, exported", "µs CPU", "cpu_us", _EVERYONE, _requests(ALL)),
-        Lane("grpc-aio", "grpc.aio call, traces at 1 %", "µs CPU", "cpu_us", _CALLS, _calls("aio", SOME)),
-        Lane("grpc-aio-all", "grpc.aio call, traces at 100 %, exported", "µs CPU", "cpu_us", _CALLS, _calls("aio", ALL)),
-        Lane("grpc-sync", "sync gRPC call, traces at 1 %", "µs CPU", "cpu_us", _CALLS, _calls("sync", SOME)),
-        Lane("grpc-sync-all", "sync gRPC call, traces at 100 %, exported", "µs CPU", "cpu_us", _CALLS, _calls("sync", ALL)),
-        Lane("startup", "python -c pass", "s", "wall_s", _WRAPPERS, _startup("pass")),
-        Lane("startup-app", "import fastapi, uvicorn", "s", "wall_s", _WRAPPERS, _startup("import fastapi, uvicorn")),
+        Lane("requests", "FastAPI request, metrics, traces at 1 %", *_CPU, _HTTP_PEERS, _requests(SOME)),
+        Lane("requests-all", f"FastAPI request, {_EXPORTED}", *_CPU, _EVERYONE, _requests(ALL)),
+        Lane("grpc-aio", "grpc.aio call, traces at 1 %", *_CPU, _CALLS, _calls("aio", SOME)),
+        Lane("grpc-aio-all", f"grpc.aio call, {_EXPORTED}", *_CPU, _CALLS, _calls("aio", ALL)),
+        Lane("grpc-sync", "sync gRPC call, traces at 1 %", *_CPU, _CALLS, _calls("sync", SOME)),
+        Lane("grpc-sync-all", f"sync gRPC call, {_EXPORTED}", *_CPU, _CALLS, _calls("sync", ALL)),
+        Lane("startup", "python -c pass", *_WALL, _WRAPPERS, _startup("pass")),
+        Lane("startup-app", "import fastapi, uvicorn", *_WALL, _WRAPPERS, _startup("import fastapi, uvicorn")),
         Lane("memory", "idle FastAPI app", "MB PSS", "pss_mb", _EVERYONE, _memory),
     )
-}  # fmt: skip
+}

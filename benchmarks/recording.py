@@ -183,12 +183,12 @@ def measure(rounds: int) -> dict[Case, float]:
     return {case: statistics.median(each) - around for case, each in times.items()}
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure, print a table, and write it as JSON where asked."""
     parser = argparse.ArgumentParser(description="What one recording costs.")
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     parser.add_argument("--rounds", type=int, default=41)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     figures = measure(given.rounds)
     rows: list[dict[str, Any]] = []
     for kind, size, sampled in dict.fromkeys(case[:3] for case in figures):

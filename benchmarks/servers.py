@@ -41,7 +41,7 @@ class Process:
     """A process on one core; killed with all its children at the end. A context manager."""
 
     def __init__(self, command: Sequence[str], env: dict[str, str], core: int, cwd: Path = PROGRAMS) -> None:
-        self._said = tempfile.TemporaryFile()  # a pipe that nobody reads would stop it one day
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed at the end; a pipe that nobody reads would fill
         self._process = subprocess.Popen(
             command,
             env=env,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Target:
-    """`lane`'s addition of ours is to be at most `factor` of `peer`'s addition, and at most `most` in the lane's unit."""
+    """What we add in `lane` is to be at most `factor` of what `peer` adds, and at most `most` in the lane's unit."""
 
     lane: str
     peer: str

@@ -178,17 +178,20 @@ class BoundHistograms:
     their own are recorded one by one.
     """
 
-    __slots__ = ("_bound", "record")
+    __slots__ = ("_bound", "lasting", "record")
 
     def __init__(self, histograms: Sequence[Histogram], attributes: Mapping[str, AttributeValue]) -> None:
         self._bound = [BoundHistogram(each, False, attributes) for each in histograms]
         self.record: Callable[[Sequence[float], Context], None] = self._singly
         """Record amounts, in the order of the histograms, in a context."""
+        self.lasting = False
+        """Whether a way was found that lasts, on which unsampled amounts leave no exemplar."""
 
     def _singly(self, amounts: Sequence[float], context: Context) -> None:
         for each, amount in zip(self._bound, amounts, strict=True):
             each.record(amount, context)
         self.record = _along_all([each._route for each in self._bound], self._bound[0]._attributes, self._singly)
+        self.lasting = self.record != self._singly
 
 
 def _along_all(

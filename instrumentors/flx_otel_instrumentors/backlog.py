@@ -21,7 +21,7 @@ from opentelemetry.trace import INVALID_SPAN
 
 from flx_otel_distro.contexts import with_span
 from flx_otel_distro.guard import fault
-from flx_otel_distro.recording import BoundHistogram, bind
+from flx_otel_distro.recording import bind
 from flx_otel_distro.recording.exemplars import ALWAYS
 from flx_otel_distro.recording.routes import NOWHERE
 
@@ -39,12 +39,15 @@ class Backlog:
 
     def __init__(self, meter: Meter, name: str) -> None:
         """Have the readers of `meter` record first; `name` is that of an instrument without measurements."""
-        self._queue: deque[tuple[BoundHistogram, float]] = deque()
+        self._queue: deque[tuple[Any, Any]] = deque()
         _all.add(self)
         meter.create_observable_gauge(name, [self._collected], "1", "Has no measurements.")
 
-    def add(self, bound: BoundHistogram, amount: float) -> None:
-        """Record `amount`, of a call that is not sampled: now, or with others before it is collected."""
+    def add(self, bound: Any, amount: Any) -> None:
+        """Have `bound.record(amount, context)` called, for a call that is not sampled: before it is collected.
+
+        `bound` is a bound histogram, or several of them with an amount for each.
+        """
         queue = self._queue
         queue.append((bound, amount))
         if len(queue) >= MOST:
