@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator
 from typing import Any, Final, cast
@@ -74,7 +75,11 @@ class AioServerCall(ServerCall):
         if token is not None:
             detach(token)
         try:
-            rpc.add_done_callback(self.terminated)
+            # The task of the RPC, whose end is what grpc's own callbacks wait for: those would tie the servicer
+            # context to itself, and leave each call to the garbage collector.
+            task = asyncio.current_task()
+            if task is not None:
+                task.add_done_callback(self.terminated)
         except Exception as problem:  # noqa: BLE001
             fault("watching a gRPC call", problem)
         context = self.context
