@@ -65,7 +65,7 @@ class ClientCall(Call):
             self.start(tracing, method, current())
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Open the span and return the arguments with its context in the metadata."""
+        """Open the span and return the arguments with its context in the metadata; `kwargs` may be changed."""
         try:
             self.open()
             if self.context is None:
@@ -73,7 +73,8 @@ class ClientCall(Call):
             if len(args) > _METADATA:
                 metadata = with_context(args[_METADATA], self.context)
                 return (*args[:_METADATA], metadata, *args[_METADATA + 1 :]), kwargs
-            return args, {**kwargs, "metadata": with_context(kwargs.get("metadata"), self.context)}
+            kwargs["metadata"] = with_context(kwargs.get("metadata"), self.context)
+            return args, kwargs
         except Exception as problem:  # noqa: BLE001
             fault("opening a gRPC call", problem)
             return args, kwargs

@@ -20,6 +20,8 @@ Carrier = dict[str, list[str]]
 
 
 class _Getter(Getter[Carrier]):
+    lower_case = True  # as gRPC's metadata is
+
     def get(self, carrier: Carrier, key: str) -> list[str] | None:
         return carrier.get(key) or carrier.get(key.lower())
 
