@@ -10,11 +10,13 @@ rejected something is said here instead, once and without the words.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
 from opentelemetry import propagate
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import (
     CarrierT,
@@ -24,8 +26,11 @@ from opentelemetry.propagators.textmap import (
     default_getter,
     default_setter,
 )
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from flx_otel_distro import environment as env
+from flx_otel_distro.contexts import with_span
 from flx_otel_distro.errors import ConfigurationError
 from flx_otel_distro.guard import fault, tell_once
 
@@ -113,15 +118,28 @@ class _Bounded(Getter[CarrierT]):
         return self.inner.keys(carrier)
 
 
+_PLAIN = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})").fullmatch
+"""What nearly every `traceparent` is. Whatever else may be one is upstream's to judge."""
+
+_READ: dict[object, frozenset[str]] = {
+    TraceContextTextMapPropagator: frozenset({"traceparent"}),
+    W3CBaggagePropagator: frozenset({"baggage"}),
+}
+"""Headers without any of which a propagator leaves the context as it is; subclasses may read others."""
+
+
 class FlxPropagator(TextMapPropagator):
     """Asks each propagator in turn; a later one wins, and one that fails leaves the others working.
 
+    A getter whose class says `lower_case = True` promises that its carriers are mappings by lower-case names;
+    then nobody is asked whose headers are not there, and a plain `traceparent` alone is read in place.
     Thread- and fork-safe. Hostile headers never raise: they leave the context as it was.
     """
 
     def __init__(self, propagators: Sequence[TextMapPropagator]) -> None:
         self._propagators = tuple(propagators)
         self._getter: _Bounded[Any] = _Bounded(default_getter)
+        self._reading = [(each, _read_by(each)) for each in self._propagators]
 
     def extract(
         self, carrier: CarrierT, context: Context | None = None, getter: Getter[CarrierT] = default_getter
@@ -129,8 +147,16 @@ class FlxPropagator(TextMapPropagator):
         bounded: _Bounded[CarrierT] = self._getter
         if bounded.inner is not getter:  # one way in has one getter, as a rule
             bounded = self._getter = _Bounded(getter)
-        for each in self._propagators:
+        present: Any = carrier if getattr(getter, "lower_case", False) else None
+        for each, read in self._reading:
+            if present is not None and read is not None and read.isdisjoint(present):
+                continue
             try:
+                if present is not None and "tracestate" not in present and type(each) is TraceContextTextMapPropagator:
+                    plain = _plain(bounded.get(carrier, "traceparent"))
+                    if plain is not None:
+                        context = with_span(context if context is not None else Context(), NonRecordingSpan(plain))
+                        continue
                 context = each.extract(carrier, context, bounded)
             except Exception as error:  # noqa: BLE001 - headers come from anyone
                 fault(f"reading context headers ({type(each).__name__})", error)
@@ -148,6 +174,24 @@ class FlxPropagator(TextMapPropagator):
     @property
     def fields(self) -> set[str]:
         return {field for each in self._propagators for field in each.fields}
+
+
+def _read_by(propagator: TextMapPropagator) -> frozenset[str] | None:
+    """Return the headers without which `propagator` does nothing; None where it may read any."""
+    if type(propagator).__module__ == "opentelemetry.propagators.b3":
+        return frozenset(name for name in _MOST if "b3" in name)  # `fields` are only what it writes
+    return _READ.get(type(propagator))
+
+
+def _plain(values: list[str] | None) -> SpanContext | None:
+    """Return the caller's span where the header is there once and is plain."""
+    match = _PLAIN(values[0]) if values is not None and len(values) == 1 else None
+    if match is None:
+        return None
+    trace_id, span_id = int(match[1], 16), int(match[2], 16)
+    if not trace_id or not span_id:
+        return None
+    return SpanContext(trace_id, span_id, True, TraceFlags(int(match[3], 16)))
 
 
 def configure_propagation() -> None:

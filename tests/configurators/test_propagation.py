@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import baggage, propagate, trace
 from opentelemetry.context import Context
-from opentelemetry.propagators.textmap import TextMapPropagator
+from opentelemetry.propagators.textmap import Getter, TextMapPropagator
 from opentelemetry.trace import SpanContext
 
 from flx_otel_distro import guard
@@ -205,3 +205,66 @@ def test_a_header_that_is_too_long_is_not_read(configured: None) -> None:
     propagator.extract(headers(traceparent=513, baggage=8193, b3=129, uber_trace_id=8193))
     propagator.extract({"baggage": ["x" * 100] * 100})
     assert len(read) == 4
+
+
+class LowerCase(Getter[dict[str, list[str]]]):
+    """A getter that promises lower-case names."""
+
+    lower_case = True
+
+    def get(self, carrier: dict[str, list[str]], key: str) -> list[str] | None:
+        return carrier.get(key)
+
+    def keys(self, carrier: dict[str, list[str]]) -> list[str]:
+        return list(carrier)
+
+
+hexadecimal = st.text("0123456789abcdef", min_size=16, max_size=16)
+traceparents = st.one_of(
+    st.builds(
+        "{}-{}{}-{}-{}".format,
+        st.sampled_from(["00", "01", "ff"]),
+        hexadecimal,
+        hexadecimal,
+        hexadecimal,
+        st.sampled_from(["00", "01", "02", "03", "ff", "0g"]),
+    ),
+    st.sampled_from(
+        [
+            W3C,
+            f" {W3C}",
+            f"{W3C}-x",
+            f"{W3C}\n",
+            W3C.upper(),
+            "00" * 600,
+            "",
+            f"00-{'0' * 32}-{'1' * 16}-01",
+            f"00-{'1' * 32}-{'0' * 16}-01",
+            "00-\u0661" + "1" * 31 + f"-{'1' * 16}-01",
+        ]
+    ),
+    st.text(max_size=60),
+)
+carriers = st.fixed_dictionaries(
+    {},
+    optional={
+        "traceparent": st.lists(traceparents, min_size=1, max_size=2),
+        "tracestate": st.lists(st.sampled_from(["a=1", "", "a=1,b=2", "no"]), min_size=1, max_size=2),
+        "baggage": st.lists(st.sampled_from(["k=v", "", "k", "k=v;p=1"]), min_size=1, max_size=2),
+        "b3": st.lists(st.sampled_from([B3, "0", "nonsense"]), min_size=1, max_size=1),
+        "x-b3-traceid": st.just([B3_MULTI["x-b3-traceid"]]),
+        "x-b3-spanid": st.just([B3_MULTI["x-b3-spanid"]]),
+        "x-b3-sampled": st.sampled_from([["1"], ["0"], ["d"]]),
+    },
+)  # fmt: skip
+
+
+@given(carriers, st.sampled_from([DEFAULT, ("tracecontext",), ("b3multi", "tracecontext"), ("baggage", "b3")]))
+def test_the_short_way_reads_what_the_long_way_reads(carrier: dict[str, list[str]], names: tuple[str, ...]) -> None:
+    propagator = FlxPropagator(_propagators(names))
+    short, long = propagator.extract(carrier, Context(), LowerCase()), propagator.extract(carrier, Context())
+    assert tuple(trace.get_current_span(short).get_span_context()) == tuple(
+        trace.get_current_span(long).get_span_context()
+    )
+    assert baggage.get_all(short) == baggage.get_all(long)
+    assert len(short) == len(long)

@@ -9,25 +9,15 @@ from __future__ import annotations
 
 from opentelemetry.propagators.textmap import Getter, TextMapPropagator
 
-Carrier = dict[str, str]
+from flx_otel_instrumentors import propagation
 
-_KNOWN = frozenset(
-    {
-        "traceparent",
-        "tracestate",
-        "baggage",
-        "b3",
-        "x-b3-traceid",
-        "x-b3-spanid",
-        "x-b3-parentspanid",
-        "x-b3-sampled",
-        "x-b3-flags",
-    }
-)
+Carrier = dict[str, str]
 
 
 class HeaderGetter(Getter[Carrier]):
     """Give a propagator the headers collected from a request; stateless."""
+
+    lower_case = True
 
     def get(self, carrier: Carrier, key: str) -> list[str] | None:
         """Return the value of header `key` as a list of one, or None."""
@@ -44,12 +34,8 @@ GETTER = HeaderGetter()
 
 def names(propagator: TextMapPropagator) -> frozenset[bytes] | None:
     """Return the headers `propagator` reads, or None where it may read any (it is not one we know)."""
-    fields = {field.lower() for field in propagator.fields}
-    if not fields <= _KNOWN:
-        return None
-    if any(field.startswith(("x-b3-", "b3")) for field in fields):
-        fields |= {field for field in _KNOWN if "b3" in field}
-    return frozenset(field.encode("latin-1") for field in fields)
+    read = propagation.names(propagator)
+    return None if read is None else frozenset(each.encode("latin-1") for each in read)
 
 
 def add(carrier: Carrier | None, name: bytes, value: bytes) -> Carrier:
