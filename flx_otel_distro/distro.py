@@ -11,17 +11,19 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, cast
 
 from flx_otel_distro import environment
 from flx_otel_distro.early import BaseDistro
 from flx_otel_distro.enrichment import GROUP, Enrichment
+from flx_otel_distro.entries import entries
 from flx_otel_distro.errors import ConfigurationError
 from flx_otel_distro.guard import fault, guarded, tell_once
 from flx_otel_distro.imports import when_imported
 
-_UPSTREAM_LOADER = "opentelemetry.instrumentation.auto_instrumentation._load"
+UPSTREAM_LOADER = "opentelemetry.instrumentation.auto_instrumentation._load"
+"""The logger of upstream's loader."""
 
 
 class FlxDistro(BaseDistro):
@@ -141,12 +143,12 @@ class FlxDistro(BaseDistro):
 
     def _instrumentor_names(self) -> frozenset[str]:
         if self._names is None:
-            self._names = frozenset(each.name for each in entry_points(group="opentelemetry_instrumentor"))
+            self._names = frozenset(each.name for each in entries("opentelemetry_instrumentor"))
         return self._names
 
     def _enricher_entries(self) -> dict[str, EntryPoint]:
         if self._enrichers is None:
-            self._enrichers = {each.name: each for each in entry_points(group=GROUP)}
+            self._enrichers = {each.name: each for each in entries(GROUP)}
         return self._enrichers
 
     def _enrichment(self, name: str) -> Enrichment:
@@ -208,6 +210,6 @@ def _tell_unsupported(name: str, library: str, versions: str) -> None:
 
 
 def _quiet_upstream_loader() -> None:
-    loader = logging.getLogger(_UPSTREAM_LOADER)
+    loader = logging.getLogger(UPSTREAM_LOADER)
     if not any(isinstance(each, _RivalConfigurators) for each in loader.filters):
         loader.addFilter(_RivalConfigurators())

@@ -1,7 +1,8 @@
 """Start the distro in this process: from the wrapper's boot, or by one line in the app.
 
-Both go through upstream's own loader: distro, configurator, instrumentors. OpenTelemetry is imported
-only once it is certain that something will be started.
+Both go the way of upstream's loader: distro, configurator, instrumentors; where the user names another
+distro or configurator, through that loader itself. OpenTelemetry is imported only once it is certain that
+something will be started.
 """
 
 from __future__ import annotations
@@ -95,6 +96,11 @@ def _load() -> None:
         if variable.source() is None:
             os.environ[variable.name] = variable.default
     try:
+        if environment.DISTRO.read() == environment.CONFIGURATOR.read() == "flx":
+            from flx_otel_distro.loading import load
+
+            load()
+            return
         from opentelemetry.instrumentation.auto_instrumentation import initialize
 
         with _quiet_loader():

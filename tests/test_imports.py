@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,3 +115,77 @@ def test_a_fork_within_a_fork_gives_back_what_it_took() -> None:
 
     Worker(nested).do(0)
     assert is_free()
+
+
+def module_at(folder: Path, name: str) -> None:
+    (folder / f"{name}.py").write_text("VALUE = 1\n")
+
+
+def test_hooks_run_once_after_the_module_and_again_only_where_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module_at(tmp_path, "flx_hooked")
+    monkeypatch.syspath_prepend(tmp_path)
+    seen: list[str] = []
+    imports.when_imported("flx_hooked", lambda module: seen.append(f"once {module.VALUE}"))
+    imports.when_imported("flx_hooked", lambda module: seen.append(f"again {module.VALUE}"), again=True)
+    imports.when_imported("flx_hooked", lambda _: imports.when_imported("flx_hooked", lambda _: seen.append("late")))
+    module = importlib.import_module("flx_hooked")
+    assert seen == ["once 1", "again 1", "late"]
+    assert type(module.__loader__).__name__ == type(module.__spec__.loader).__name__ == "SourceFileLoader"
+    importlib.reload(module)
+    assert seen == ["once 1", "again 1", "late", "again 1"]
+    imports.when_imported("flx_hooked", lambda _: seen.append("at once"))
+    assert seen[-1] == "at once"
+    imports._waiting.pop("flx_hooked")
+    sys.modules.pop("flx_hooked")
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_other_import_hooks_before_and_behind_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours_first: bool
+) -> None:
+    import wrapt
+
+    name = f"flx_shared_{ours_first}"
+    module_at(tmp_path, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    seen: list[str] = []
+    imports.when_imported(name, lambda _: seen.append("ours"))
+    wrapt.register_post_import_hook(lambda _: seen.append("theirs"), name)
+    others = [finder for finder in sys.meta_path if finder is not imports._FINDER]
+    hooks = [imports._FINDER, *others] if ours_first else [others[0], imports._FINDER, *others[1:]]
+    monkeypatch.setattr(sys, "meta_path", hooks)
+    importlib.import_module(name)
+    assert sorted(seen) == ["ours", "theirs"]
+    sys.modules.pop(name)
+
+
+def test_a_fault_of_a_hook_is_told_and_the_import_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults_fail_tests: list[Any]
+) -> None:
+    def broken(_: Any) -> None:
+        raise RuntimeError("broken")
+
+    module_at(tmp_path, "flx_broken")
+    monkeypatch.syspath_prepend(tmp_path)
+    imports.when_imported("flx_broken", broken)
+    assert importlib.import_module("flx_broken").VALUE == 1
+    assert [place for place, _ in faults_fail_tests] == ["instrumenting flx_broken"]
+    faults_fail_tests.clear()
+    sys.modules.pop("flx_broken")
+
+
+def test_a_module_that_fails_or_is_not_there_fails_as_without_hooks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "flx_failing.py").write_text("raise ValueError('at import')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("flx_failing", "flx_absent"):
+        imports.when_imported(name, lambda _: pytest.fail("called"))
+    with pytest.raises(ValueError, match="at import"):
+        importlib.import_module("flx_failing")
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("flx_absent")
+    for name in ("flx_failing", "flx_absent"):
+        imports._waiting.pop(name)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from flx_otel_distro import environment as env
+from flx_otel_distro.entries import entries
 from flx_otel_distro.environment import Variable
 from flx_otel_distro.errors import ConfigurationError
 from flx_otel_distro.guard import guarded
@@ -36,8 +36,8 @@ def load(variable: Variable[Any], name: str, group: str, own: Sequence[str], ins
 
     Raises whatever the entry point's module raises when it is imported.
     """
-    for entry in entry_points(group=group, name=name):
+    for entry in entries(group, name):
         return entry.load()
-    known = sorted({*own, *(each.name for each in entry_points(group=group))})
+    known = sorted({*own, *(each.name for each in entries(group))})
     env.report(ConfigurationError(variable.name, name, "one of " + ", ".join(known), instead))
     return None

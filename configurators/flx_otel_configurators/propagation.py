@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from importlib.metadata import entry_points
 from typing import Any
 
 from opentelemetry import propagate
@@ -31,6 +30,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from flx_otel_distro import environment as env
 from flx_otel_distro.contexts import with_span
+from flx_otel_distro.entries import entries
 from flx_otel_distro.errors import ConfigurationError
 from flx_otel_distro.guard import fault, tell_once
 
@@ -220,8 +220,8 @@ def _propagators(names: Sequence[str]) -> list[TextMapPropagator]:
 
 
 def _propagator(name: str) -> TextMapPropagator | None:
-    for entry in entry_points(group="opentelemetry_propagator", name=name):
+    for entry in entries("opentelemetry_propagator", name):
         return entry.load()()
-    known = sorted({each.name for each in entry_points(group="opentelemetry_propagator")})
+    known = sorted({each.name for each in entries("opentelemetry_propagator")})
     env.report(ConfigurationError("OTEL_PROPAGATORS", name, ", ".join([*known, "none"]), "leaving it out"))
     return None

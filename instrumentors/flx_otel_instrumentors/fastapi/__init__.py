@@ -42,8 +42,8 @@ class FlxFastAPIInstrumentor(BaseInstrumentor):
 
     def _instrument(self, **kwargs: Any) -> None:
         active = self._active = _Activation(kwargs)
-        when_imported("starlette.applications", active.starlette, _REMEDY)
-        when_imported("fastapi.applications", active.fastapi, _REMEDY)
+        when_imported("starlette.applications", active.starlette, _REMEDY, again=True)
+        when_imported("fastapi.applications", active.fastapi, _REMEDY, again=True)
 
     def _uninstrument(self, **kwargs: Any) -> None:
         if self._active is not None:

@@ -1,0 +1,87 @@
+"""An instrumentor comes when the app imports its library, and no sooner."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+
+LIBRARY = "VALUE = 'untouched'\n"
+INSTRUMENTOR = """
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+print("loaded", flush=True)
+class Redis(BaseInstrumentor):
+    _instance = None
+    def instrumentation_dependencies(self): return ()
+    def _uninstrument(self, **kwargs): pass
+    def _instrument(self, **kwargs):
+        import redis
+        redis.VALUE = "observed"
+"""
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> dict[str, str]:
+    """Install a library `redis` and an upstream-shaped instrumentor of it; return the environment that has both."""
+    folder = tmp_path / "packages"
+    package = folder / "opentelemetry" / "instrumentation" / "redis"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(INSTRUMENTOR)
+    (folder / "redis.py").write_text(LIBRARY)
+    metadata = folder / "opentelemetry_instrumentation_redis-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: opentelemetry-instrumentation-redis\nVersion: 1\nProvides-Extra: instruments\n"
+    )
+    (metadata / "entry_points.txt").write_text(
+        "[opentelemetry_instrumentor]\nredis = opentelemetry.instrumentation.redis:Redis\n"
+    )
+    return {"PYTHONPATH": str(folder), "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": ""}
+
+
+def test_a_program_without_the_library_never_sees_the_instrumentor(run: Run, redis: dict[str, str]) -> None:
+    assert run(sys.executable, "-c", "print('app')", env=redis, text=True).stdout == "app\n"
+
+
+def test_it_is_loaded_before_the_import_statement_is_done(run: Run, redis: dict[str, str]) -> None:
+    code = "print('app'); import redis; print(redis.VALUE, type(redis.__loader__).__name__)"
+    done = run(sys.executable, "-c", code, env=redis, text=True)
+    assert done.stdout.splitlines() == ["app", "loaded", "observed SourceFileLoader"], done.stderr
+
+
+def test_an_excluded_one_is_not_loaded(run: Run, redis: dict[str, str]) -> None:
+    env = {**redis, "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "redis"}
+    assert run(sys.executable, "-c", "import redis; print(redis.VALUE)", env=env, text=True).stdout == "untouched\n"
+
+
+def test_many_threads_that_import_it_at_once_get_it_observed(run: Run, redis: dict[str, str]) -> None:
+    code = (
+        "import threading\n"
+        "def load():\n"
+        "    import redis\n"
+        "    seen.append(redis.VALUE)\n"
+        "seen = []\n"
+        "threads = [threading.Thread(target=load) for _ in range(8)]\n"
+        "[t.start() for t in threads]; [t.join() for t in threads]\n"
+        "print(seen == ['observed'] * 8)"
+    )
+    done = run(sys.executable, "-c", code, env=redis, text=True)
+    assert done.stdout.splitlines() == ["loaded", "True"], done.stderr
+
+
+def test_a_library_of_a_wrong_version_is_told_when_it_is_imported(run: Run, redis: dict[str, str]) -> None:
+    folder = Path(redis["PYTHONPATH"])
+    for name, version in (("redis", "1"),):
+        metadata = folder / f"{name}-{version}.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    with (folder / "opentelemetry_instrumentation_redis-1.dist-info" / "METADATA").open("a") as file:
+        file.write('Requires-Dist: redis>=2; extra == "instruments"\n')
+    silent = run(sys.executable, "-c", "print('app')", env=redis, text=True)
+    assert "redis is not observed" not in silent.stderr
+    done = run(sys.executable, "-c", "import redis; print(redis.VALUE)", env=redis, text=True)
+    assert done.stdout == "untouched\n"
+    assert done.stderr.count("redis is not observed: instrumentor redis supports redis>=2") == 1
