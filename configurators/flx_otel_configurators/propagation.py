@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from opentelemetry import propagate
+from opentelemetry.baggage import _BAGGAGE_KEY
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import (
@@ -25,11 +26,12 @@ from opentelemetry.propagators.textmap import (
     default_getter,
     default_setter,
 )
+from opentelemetry.sdk.trace import _Span
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from flx_otel_distro import environment as env
-from flx_otel_distro.contexts import with_span
+from flx_otel_distro.contexts import SPAN_KEY, current, with_span
 from flx_otel_distro.entries import entries
 from flx_otel_distro.errors import ConfigurationError
 from flx_otel_distro.guard import fault, tell_once
@@ -132,7 +134,8 @@ class FlxPropagator(TextMapPropagator):
     """Asks each propagator in turn; a later one wins, and one that fails leaves the others working.
 
     A getter whose class says `lower_case = True` promises that its carriers are mappings by lower-case names;
-    then nobody is asked whose headers are not there, and a plain `traceparent` alone is read in place.
+    then nobody is asked whose headers are not there, and a plain `traceparent` alone is read in place. What
+    upstream's W3C and B3 propagators write of a valid span is written in place as well.
     Thread- and fork-safe. Hostile headers never raise: they leave the context as it was.
     """
 
@@ -140,6 +143,7 @@ class FlxPropagator(TextMapPropagator):
         self._propagators = tuple(propagators)
         self._getter: _Bounded[Any] = _Bounded(default_getter)
         self._reading = [(each, _read_by(each)) for each in self._propagators]
+        self._writing = [(each, _WRITTEN.get(f"{type(each).__module__}.{type(each).__name__}")) for each in propagators]
 
     def extract(
         self, carrier: CarrierT, context: Context | None = None, getter: Getter[CarrierT] = default_getter
@@ -165,15 +169,48 @@ class FlxPropagator(TextMapPropagator):
     def inject(
         self, carrier: CarrierT, context: Context | None = None, setter: Setter[CarrierT] = default_setter
     ) -> None:
-        for each in self._propagators:
+        where = current() if context is None else context
+        span: Any = where.get(SPAN_KEY)
+        found: Any = span._context if type(span) is NonRecordingSpan or type(span) is _Span else None
+        plain: Any = found if type(found) is SpanContext and found.is_valid else None
+        for each, write in self._writing:
             try:
-                each.inject(carrier, context, setter)
+                if write is None or (plain is None and span is not None):
+                    each.inject(carrier, context, setter)
+                elif write is _baggage:
+                    if where.get(_BAGGAGE_KEY):
+                        each.inject(carrier, context, setter)
+                elif plain is not None:
+                    write(carrier, plain, setter)
             except Exception as error:  # noqa: BLE001 - the app's call must go out
                 fault(f"writing context headers ({type(each).__name__})", error)
 
     @property
     def fields(self) -> set[str]:
         return {field for each in self._propagators for field in each.fields}
+
+
+def _traceparent(carrier: Any, span: SpanContext, setter: Setter[Any]) -> None:
+    trace_id, span_id, _, flags, state, _ = span
+    setter.set(carrier, "traceparent", f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}")
+    if state:
+        setter.set(carrier, "tracestate", state.to_header())
+
+
+def _b3(carrier: Any, span: SpanContext, setter: Setter[Any]) -> None:
+    setter.set(carrier, "b3", f"{span[0]:032x}-{span[1]:016x}-{span[3] & 1}")
+
+
+def _baggage(carrier: Any, span: SpanContext, setter: Setter[Any]) -> None:
+    """Stand for what is written only where there is some."""
+
+
+_WRITTEN: dict[str, Callable[[Any, SpanContext, Setter[Any]], None]] = {
+    "opentelemetry.trace.propagation.tracecontext.TraceContextTextMapPropagator": _traceparent,
+    "opentelemetry.propagators.b3.B3SingleFormat": _b3,
+    "opentelemetry.baggage.propagation.W3CBaggagePropagator": _baggage,
+}
+"""What upstream's propagators write of a valid span; of another, or of a foreign one, they write themselves."""
 
 
 def _read_by(propagator: TextMapPropagator) -> frozenset[str] | None:

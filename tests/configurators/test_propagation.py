@@ -11,7 +11,7 @@ from flx_otel_configurators.propagation import FlxPropagator, _propagators, conf
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import baggage, propagate, trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.propagators.textmap import Getter, TextMapPropagator
 from opentelemetry.trace import SpanContext
 
@@ -268,3 +268,41 @@ def test_the_short_way_reads_what_the_long_way_reads(carrier: dict[str, list[str
     )
     assert baggage.get_all(short) == baggage.get_all(long)
     assert len(short) == len(long)
+
+
+spans_of_others = st.sampled_from([None, trace.INVALID_SPAN, "not a span"])
+span_contexts = st.builds(
+    SpanContext,
+    st.sampled_from([0, 1, 2**128 - 1, 0x0AF7651916CD43DD8448EB211C80319C]),
+    st.sampled_from([0, 1, 2**64 - 1]),
+    st.booleans(),
+    st.integers(0, 255).map(trace.TraceFlags),
+    st.sampled_from([None, trace.TraceState(), trace.TraceState([("a", "1"), ("b@c", "2")])]),
+)
+
+
+@given(
+    st.one_of(spans_of_others, span_contexts.map(trace.NonRecordingSpan)),
+    st.dictionaries(st.sampled_from(["k", "ü"]), st.sampled_from(["v", "a b", ""]), max_size=2),
+    st.sampled_from([DEFAULT, ("tracecontext",), ("b3",), ("b3multi", "baggage"), ("b3", "b3multi", "tracecontext")]),
+    st.booleans(),
+)
+def test_what_is_written_is_what_upstream_writes(
+    span: Any, bag: dict[str, str], names: tuple[str, ...], is_current: bool
+) -> None:
+    context = Context() if span is None else trace.set_span_in_context(span, Context())
+    for name, value in bag.items():
+        context = baggage.set_baggage(name, value, context)
+    propagators = _propagators(names)
+    expected: dict[str, str] = {}
+    for each in propagators:
+        each.inject(expected, context)
+    written: dict[str, str] = {}
+    if is_current:
+        token = attach(context)
+        FlxPropagator(propagators).inject(written)
+        detach(token)
+    else:
+        FlxPropagator(propagators).inject(written, context)
+    assert written == expected
+    assert list(written) == list(expected)
