@@ -9,6 +9,9 @@ check of versions are upstream's.
 from __future__ import annotations
 
 import logging
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -124,7 +127,8 @@ class _Deferred:
         try:
             if not self._entry.value.startswith(_OURS) and self._in_conflict():
                 return
-            self._distro.load_instrumentor(self._entry, skip_dep_check=True)
+            with _no_errors_from_warnings():
+                self._distro.load_instrumentor(self._entry, skip_dep_check=True)
         except ConfigurationError:
             raise
         except Exception as error:  # noqa: BLE001 - one that fails leaves the others working
@@ -139,6 +143,17 @@ class _Deferred:
         if conflict is not None:
             conflict._log(logging.getLogger(UPSTREAM_LOADER), self._entry.name)
         return conflict is not None
+
+
+@contextmanager
+def _no_errors_from_warnings() -> Generator[None]:
+    """Keep the app's `-W error` from what an instrumentor imports; other filters are left alone."""
+    if not any(action == "error" for action, *_ in warnings.filters):
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _remedy(name: str) -> str:

@@ -85,3 +85,12 @@ def test_a_library_of_a_wrong_version_is_told_when_it_is_imported(run: Run, redi
     done = run(sys.executable, "-c", "import redis; print(redis.VALUE)", env=redis, text=True)
     assert done.stdout == "untouched\n"
     assert done.stderr.count("redis is not observed: instrumentor redis supports redis>=2") == 1
+
+
+def test_errors_from_warnings_are_the_apps_own(run: Run, redis: dict[str, str]) -> None:
+    package = Path(redis["PYTHONPATH"]) / "opentelemetry" / "instrumentation" / "redis" / "__init__.py"
+    package.write_text("import warnings\nwarnings.warn('old', DeprecationWarning)\n" + INSTRUMENTOR)
+    code = "import redis; print(redis.VALUE); import warnings; warnings.warn('mine')"
+    done = run(sys.executable, "-W", "error", "-c", code, env=redis, text=True)
+    assert done.stdout.splitlines() == ["loaded", "observed"], done.stderr
+    assert done.stderr.splitlines()[-1] == "UserWarning: mine"
