@@ -115,7 +115,7 @@ def calls(peer: Peer, python: Path, kind: str, port: int, variables: dict[str, s
 
 
 def _program(peer: Peer, python: Path, command: list[str], variables: dict[str, str]) -> Process:
-    env = environment(python, **variables, **peer.variables)
+    env = environment(python, **{**variables, **peer.variables})
     if peer.needs_code:
         env["BENCHMARK_CODE"] = peer.needs_code
     full = [*peer.wrapper, *command]

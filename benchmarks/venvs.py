@@ -53,7 +53,7 @@ PEERS = {
             {"ELASTIC_OTEL_SYSTEM_METRICS_ENABLED": "false", "OTEL_METRICS_EXPORTER": "none"},
         ),
         Peer("splunk", "Splunk", ("splunk-opentelemetry==2.13.2", *_UNPINNED), ("opentelemetry-instrument",)),
-        Peer("logfire", "Logfire", ("logfire[fastapi]==5.4.0",), needs_code="logfire"),
+        Peer("logfire", "Logfire", ("logfire[fastapi]==5.2.0",), needs_code="logfire"),
         Peer("ddtrace", "ddtrace", ("ddtrace==4.16.0",), ("ddtrace-run",), {"DD_TRACE_STARTUP_LOGS": "false"}),
         Peer(
             "instrumentator",
