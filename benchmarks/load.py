@@ -1,14 +1,15 @@
-"""Load from the other core: wrk for HTTP, an asyncio client for gRPC."""
+"""Load from the other core: wrk for HTTP, an asyncio client for gRPC, a constant rate of arrivals for the service."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.servers import HERE, LOAD_CORE, PROGRAMS, environment
+from benchmarks.servers import HERE, LOAD_CORE, PROGRAMS, begin, environment
 
 CONNECTIONS = 8
 
@@ -46,6 +47,12 @@ def grpc(python: Path, port: int, seconds: float) -> Answered:
     return Answered(int(_run([str(python), "caller.py", str(port), str(seconds)], environment(python))))
 
 
+def arrivals(python: Path, port: int, rate: float, seconds: float, path: str) -> list[int]:
+    """Ask at a constant rate; return the latency of each request in microseconds, from when it was due."""
+    found: list[int] = json.loads(_run([str(python), "arrivals.py", str(port), str(rate), str(seconds), path], None))
+    return found
+
+
 def _run(command: list[str], env: dict[str, str] | None) -> str:
     done = subprocess.run(
         command,
@@ -53,7 +60,7 @@ def _run(command: list[str], env: dict[str, str] | None) -> str:
         text=True,
         env=env,
         cwd=PROGRAMS,
-        preexec_fn=lambda: os.sched_setaffinity(0, {LOAD_CORE}),
+        preexec_fn=lambda: begin(LOAD_CORE),
     )
     if done.returncode:
         raise RuntimeError(f"the load failed: {done.stderr.strip()[-300:]}")

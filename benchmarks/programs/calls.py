@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -22,7 +22,7 @@ def _answer(request: bytes, context: Any) -> bytes:
 
 
 def _register(server: Any, behavior: Any) -> None:
-    handler: Any = grpc.unary_unary_rpc_method_handler(behavior)
+    handler = cast(Any, grpc).unary_unary_rpc_method_handler(behavior)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, {"Get": handler}),))
 
 

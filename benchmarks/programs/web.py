@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import Any
 
@@ -11,7 +12,7 @@ app = FastAPI()
 
 match os.environ.get("BENCHMARK_CODE"):
     case "logfire":
-        import logfire
+        logfire: Any = importlib.import_module("logfire")
 
         logfire.configure(
             send_to_logfire=False,
@@ -20,9 +21,8 @@ match os.environ.get("BENCHMARK_CODE"):
         )
         logfire.instrument_fastapi(app)
     case "instrumentator":
-        from prometheus_fastapi_instrumentator import Instrumentator
-
-        Instrumentator().instrument(app).expose(app)
+        instrumentator: Any = importlib.import_module("prometheus_fastapi_instrumentator")
+        instrumentator.Instrumentator().instrument(app).expose(app)
     case _:
         pass
 
