@@ -9,6 +9,7 @@ check of versions are upstream's.
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -30,11 +31,13 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "aiohttp-server": ("aiohttp",),
     "aiokafka": ("aiokafka",),
     "aiopg": ("aiopg",),
+    "asyncclick": ("asyncclick",),
     "asyncpg": ("asyncpg",),
     "boto3": ("boto3",),
     "botocore": ("botocore",),
     "cassandra": ("cassandra", "scylla"),
     "celery": ("celery",),
+    "click": ("click",),
     "confluent_kafka": ("confluent_kafka",),
     "django": ("django",),
     "elasticsearch": ("elasticsearch",),
@@ -49,6 +52,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "grpc_client": ("grpc",),
     "grpc_server": ("grpc",),
     "httpx": ("httpx",),
+    "httpx2": ("httpx2",),
     "jinja2": ("jinja2",),
     "kafka": ("kafka",),
     "mysql": ("mysql",),
@@ -110,6 +114,7 @@ class _Deferred:
     def __init__(self, distro: FlxDistro, entry: EntryPoint) -> None:
         self._distro = distro
         self._entry = entry
+        self._wanted = False
         self._loaded = False
 
     def wait(self) -> None:
@@ -118,7 +123,16 @@ class _Deferred:
         if not libraries:
             self._load()
         for library in libraries:
-            when_imported(library, lambda _: self._load(), _remedy(self._entry.name))
+            when_imported(library, lambda _: self._want(), _remedy(self._entry.name))
+        if libraries and not self._loaded:
+            when_imported(self._entry.module, lambda _: self._load() if self._wanted else None)
+
+    def _want(self) -> None:
+        """Load it now, or as soon as its module is there: that may be what is importing the library."""
+        module = sys.modules.get(self._entry.module)
+        self._wanted = True
+        if not getattr(getattr(module, "__spec__", None), "_initializing", False):
+            self._load()
 
     def _load(self) -> None:
         if self._loaded:

@@ -94,3 +94,24 @@ def test_errors_from_warnings_are_the_apps_own(run: Run, redis: dict[str, str]) 
     done = run(sys.executable, "-W", "error", "-c", code, env=redis, text=True)
     assert done.stdout.splitlines() == ["loaded", "observed"], done.stderr
     assert done.stderr.splitlines()[-1] == "UserWarning: mine"
+
+
+def test_an_app_that_imports_the_instrumentors_module_first_gets_it_observed(run: Run, redis: dict[str, str]) -> None:
+    package = Path(redis["PYTHONPATH"]) / "opentelemetry" / "instrumentation" / "redis" / "__init__.py"
+    package.write_text("import redis\n" + INSTRUMENTOR)
+    code = "import opentelemetry.instrumentation.redis; import redis; print(redis.VALUE)"
+    done = run(sys.executable, "-c", code, env=redis, text=True)
+    assert (done.stdout.splitlines(), done.stderr) == (["loaded", "observed"], "")
+
+
+def test_an_instrumentor_at_the_start_may_import_the_module_of_one_that_waits(run: Run, redis: dict[str, str]) -> None:
+    package = Path(redis["PYTHONPATH"]) / "opentelemetry" / "instrumentation" / "redis" / "__init__.py"
+    package.write_text("import redis\n" + INSTRUMENTOR + "class Another(Redis): _instance = None\n")
+    entry_points = Path(redis["PYTHONPATH"]) / "opentelemetry_instrumentation_redis-1.dist-info" / "entry_points.txt"
+    for lines in (
+        "redis = opentelemetry.instrumentation.redis:Redis\nanother = opentelemetry.instrumentation.redis:Another\n",
+        "another = opentelemetry.instrumentation.redis:Another\nredis = opentelemetry.instrumentation.redis:Redis\n",
+    ):
+        entry_points.write_text("[opentelemetry_instrumentor]\n" + lines)
+        done = run(sys.executable, "-c", "import redis; print(redis.VALUE)", env=redis, text=True)
+        assert (done.stdout.splitlines(), done.stderr) == (["loaded", "observed"], "")
