@@ -24,7 +24,7 @@ from flx_otel_distro.guard import fault, tell_once
 from flx_otel_distro.imports import unforked
 from flx_otel_distro.otlp import reachability, transport
 from flx_otel_distro.otlp.outbox import Outbox
-from flx_otel_distro.otlp.span_encoding import UNENCODABLE, encode_spans, rejected
+from flx_otel_distro.otlp.span_encoding import UNENCODABLE, Encoded, encode_span, rejected, request
 from flx_otel_distro.otlp.target import Signal, Target, target
 from flx_otel_distro.otlp.transport import Outcome, Transport
 
@@ -113,15 +113,16 @@ class FlxSpanExporter(SpanExporter):
     """Sends spans over OTLP. Blocks its caller up to `OTEL_EXPORTER_OTLP_TIMEOUT` seconds."""
 
     def __init__(self, to: Target | None = None) -> None:
-        self.sender = OtlpSender("traces", encode_spans, to)
+        self.sender = OtlpSender("traces", request, to)
 
-    def deliver(self, spans: Sequence[ReadableSpan], deadline: float) -> Outcome:
+    def deliver(self, spans: Sequence[Encoded], deadline: float) -> Outcome:
         """Send spans before `deadline` (time.monotonic seconds) and say what came of it."""
         return self.sender.send(spans, len(spans), deadline)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send spans once; upstream's interface."""
-        outcome = self.deliver(spans, time.monotonic() + self.sender.target.timeout)
+        encoded = [each for span in spans if (each := encode_span(span)) is not None]
+        outcome = self.deliver(encoded, time.monotonic() + self.sender.target.timeout)
         return SpanExportResult.SUCCESS if outcome.kind == "ok" else SpanExportResult.FAILURE
 
     def shutdown(self) -> None:
@@ -129,14 +130,14 @@ class FlxSpanExporter(SpanExporter):
 
 
 class FlxSpanProcessor(SpanProcessor):
-    """Queues sampled spans as they end. Never blocks the thread in which a span ends."""
+    """Encodes sampled spans as they end and queues them. Never blocks the thread in which a span ends."""
 
     takes_ended_spans = True
-    """`on_end` may be given the span itself in place of a copy: it is only read, and later."""
+    """`on_end` may be given the span itself in place of a copy: it is only read, and at once."""
 
     def __init__(self, exporter: FlxSpanExporter | None = None) -> None:
         self.exporter = exporter or FlxSpanExporter()
-        self.outbox: Outbox[ReadableSpan] = Outbox(
+        self.outbox: Outbox[Encoded] = Outbox(
             "traces",
             self.exporter.deliver,
             batch=env.BSP_BATCH.read(),
@@ -151,8 +152,10 @@ class FlxSpanProcessor(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         context = span.context
-        if context is not None and context.trace_flags.sampled:
-            self.outbox.put(span)
+        if context is not None and context.trace_flags.sampled and self.outbox.has_room():
+            encoded = encode_span(span)
+            if encoded is not None:
+                self.outbox.put(encoded)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         return self.outbox.flush(timeout_millis / 1000)

@@ -100,12 +100,18 @@ class Outbox(Generic[T]):
         self._gave_up = False
         self._asked_wait = 0.0  # seconds the collector asked for
 
+    def has_room(self) -> bool:
+        """Return whether one more item would be taken; where not, count it as dropped."""
+        if len(self._queue) + self._held >= self._most or self._closed:
+            self.dropped += 1
+            return False
+        return True
+
     def put(self, item: T) -> None:
         """Queue one item. Never blocks, never raises; about a microsecond."""
-        queue = self._queue
-        if len(queue) + self._held >= self._most or self._closed:
-            self.dropped += 1
+        if not self.has_room():
             return
+        queue = self._queue
         queue.append(item)
         if not self._sender.locked():
             self._start()

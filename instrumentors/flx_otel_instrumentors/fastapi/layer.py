@@ -90,6 +90,9 @@ def observing(enter: Enter, call: Call) -> Call:
             observed.close(None)
         finally:
             detach(token)
+            # Servers keep the scope with what receives and sends, which we hold: a cycle would leave everything
+            # of every request to the garbage collector.
+            scope[OBSERVED] = None
 
     return __call__
 
