@@ -47,6 +47,11 @@ def grpc(python: Path, port: int, seconds: float) -> Answered:
     return Answered(int(_run([str(python), "caller.py", str(port), str(seconds)], environment(python))))
 
 
+def calls(python: Path, port: int, count: int) -> None:
+    """Call the gRPC server so many times, eight at a time, from the environment of `python`."""
+    _run([str(python), "caller.py", str(port), "0", str(count)], environment(python))
+
+
 def arrivals(python: Path, port: int, rate: float, seconds: float, path: str) -> list[int]:
     """Ask at a constant rate; return the latency of each request in microseconds, from when it was due."""
     found: list[int] = json.loads(_run([str(python), "arrivals.py", str(port), str(rate), str(seconds), path], None))

@@ -84,6 +84,11 @@ class Process:
         self._process.wait()
         self._said.close()
 
+    @property
+    def pid(self) -> int:
+        """Return the process id."""
+        return self._process.pid
+
     def runs(self) -> bool:
         """Tell whether the process has not ended."""
         return self._process.poll() is None
@@ -138,14 +143,20 @@ def _pss(pid: int) -> int:
 
 
 def program(
-    peer: Peer, python: Path, command: Sequence[str], variables: Mapping[str, str], group: Group | None = None
+    peer: Peer,
+    python: Path,
+    command: Sequence[str],
+    variables: Mapping[str, str],
+    group: Group | None = None,
+    before: Sequence[str] = (),
 ) -> Process:
-    """Start a program on the server's core as the peer would have it observed."""
+    """Start a program on the server's core as the peer would have it observed; `before` is put before all of it."""
     env = environment(python, **{**variables, **peer.variables})
     if peer.needs_code:
         env["BENCHMARK_CODE"] = peer.needs_code
     full = [*peer.wrapper, *command]
-    return Process([shutil.which(full[0], path=env["PATH"]) or full[0], *full[1:]], env, SERVER_CORE, group=group)
+    full = [*before, shutil.which(full[0], path=env["PATH"]) or full[0], *full[1:]]
+    return Process(full, env, SERVER_CORE, group=group)
 
 
 def uvicorn(app: str, port: int) -> list[str]:

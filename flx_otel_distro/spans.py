@@ -9,18 +9,21 @@ not known to be the same takes the SDK's own way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor, _Span
 from opentelemetry.sdk.trace import Tracer as SdkTracer
+from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, StaticSampler, TraceIdRatioBased
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags, Tracer, TraceState
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags, Tracer
 
 from flx_otel_distro.contexts import SPAN_KEY, with_span
 from flx_otel_distro.ids import FlxIdGenerator
+from flx_otel_distro.recording.kinds import kind_of
+from flx_otel_distro.unsampled import FLAGS, NO_STATE, RANDOM, SAMPLED, Unsampled, make, unsampled
 
 Bounds = tuple[int, int, int, int, int]
 """The lower half of a trace id must be below one of these for the span to be kept: of a root, of the child of
@@ -29,10 +32,6 @@ a remote sampled, remote unsampled, local sampled and local unsampled parent."""
 _LIMIT = (1 << 64) - 1
 _ALL, _NONE = 1 << 64, 0
 
-_FLAGS = tuple(map(TraceFlags, range(4)))
-_SAMPLED, _RANDOM = 1, 2
-_NO_STATE = TraceState()
-_MOST_TRACE_ID, _MOST_SPAN_ID = (1 << 128) - 1, (1 << 64) - 1
 
 _START_SPAN = (
     "DEFAULT NonRecordingSpan RANDOM_TRACE_ID SAMPLED SpanContext TraceFlags TypeError _Span _instrumentation_scope"
@@ -49,7 +48,6 @@ _END = (
 )
 """Likewise, in the code that ends one."""
 
-_make: Any = vars(tuple)["__new__"]  # what SpanContext itself ends in, its checks left out
 _clean: Any = BoundedAttributes
 
 
@@ -61,8 +59,8 @@ def _known() -> bool:
         return False
     if end is None or " ".join(sorted(end.co_names)) != _END:
         return False
-    stock = SpanContext(5, 6, False, _FLAGS[1], None)
-    ours = _make(SpanContext, (5, 6, False, _FLAGS[1], _NO_STATE, True))
+    stock = SpanContext(5, 6, False, FLAGS[1], None)
+    ours = make(SpanContext, (5, 6, False, FLAGS[1], NO_STATE, True))
     held = vars(BoundedAttributes(maxlen=3, attributes={"a": 1}, immutable=False))
     return (
         tuple(stock) == tuple(ours)
@@ -125,63 +123,59 @@ def _agrees(sampler: Sampler, bounds: Bounds) -> bool:
     return True
 
 
+PLAIN: frozenset[object] = frozenset({NonRecordingSpan, Unsampled, _Span})
+"""Spans that do nothing but return their context when they are asked for it."""
+
+
 class Starter:
     """Starts the spans of one tracer. Safe from any thread and after a fork."""
 
-    __slots__ = ("_bounds", "_sampler", "tracer")
+    __slots__ = ("_bits", "_bounds", "_config", "_sampler", "tracer")
 
     def __init__(self, tracer: Tracer) -> None:
         self.tracer: Any = tracer
         self._sampler: Any = None
+        self._config: Any = None
         self._bounds: Bounds | None = None
+        self._bits: Callable[[int], int] | None = None
 
-    def decide(self, parent: Context) -> SpanContext | None:
-        """Return the context of a span to come under `parent`, sampled or not; None where only the tracer knows.
+    def decide(self, parent: Context) -> SpanContext | NonRecordingSpan | None:
+        """Return what a span to come under `parent` is; None where only the tracer knows.
 
-        Where it says unsampled, `NonRecordingSpan` of it is what the tracer would have started; where it says
-        sampled, `span` starts it.
+        Where it is not sampled, that is the span itself, as the tracer would have started it. Where it is sampled,
+        its context, for `span` to start it.
         """
         tracer = self.tracer
         try:
-            sampler = tracer.sampler
-            if sampler is not self._sampler:
-                self._learn(sampler)
-            bounds = self._bounds
-            if bounds is None or not tracer._tracer_config.is_enabled:
+            if tracer.sampler is not self._sampler or tracer._tracer_config is not self._config:
+                self._learn(tracer)
+            bounds, bits = self._bounds, self._bits
+            if bounds is None:
                 return None
-            above = parent.get(SPAN_KEY)
-            if above is None:
-                context = None
-            elif type(above) is NonRecordingSpan or type(above) is _Span:
-                context: Any = above._context
-                if type(context) is not SpanContext:
+            context: Any = None
+            above: Any = parent.get(SPAN_KEY) if parent else None
+            if above is not None:
+                if kind_of(above) not in PLAIN or kind_of(context := above._context) is not SpanContext:
                     return None
                 if not context[5]:  # is_valid
                     context = None
-            else:
-                return None
-            ids = tracer.id_generator
+            if bits is None:
+                return _foreign(tracer.id_generator, bounds, context)
             if context is None:
-                if type(ids) is FlxIdGenerator:
-                    bits = ids.bits(192)
-                    trace_id, span_id = bits >> 64, bits & _LIMIT
-                    if trace_id and span_id:
-                        flags = _RANDOM | _SAMPLED if trace_id & _LIMIT < bounds[0] else _RANDOM
-                        return _make(SpanContext, (trace_id, span_id, False, _FLAGS[flags], _NO_STATE, True))
-                trace_id = ids.generate_trace_id()
-                flags = _RANDOM if ids.is_trace_id_random() else 0
-                state = _NO_STATE
-                bound = bounds[0]
-            else:
-                trace_id, _, remote, above_flags, state, _ = context
-                flags = above_flags & _RANDOM
-                bound = bounds[(1 if remote else 3) + (0 if above_flags & _SAMPLED else 1)]
-            if trace_id & _LIMIT < bound:
-                flags |= _SAMPLED
-            span_id = ids.generate_span_id()
-            if not (0 < trace_id <= _MOST_TRACE_ID and 0 < span_id <= _MOST_SPAN_ID):
-                return SpanContext(trace_id, span_id, False, _FLAGS[flags], state)
-            return _make(SpanContext, (trace_id, span_id, False, _FLAGS[flags], state or _NO_STATE, True))
+                low = bits(64)
+                if low >= bounds[0]:
+                    return unsampled(bits, low)
+                return make(
+                    SpanContext,
+                    (bits(64) << 64 | low or 1, bits(64) or 1, False, FLAGS[RANDOM | SAMPLED], NO_STATE, True),
+                )
+            trace_id, _, remote, flags, state, _ = context
+            if trace_id & _LIMIT >= bounds[(1 if remote else 3) + (0 if flags & SAMPLED else 1)]:
+                return unsampled(bits, 0, context)
+            return make(
+                SpanContext,
+                (trace_id, bits(64) or 1, False, FLAGS[flags & RANDOM | SAMPLED], state or NO_STATE, True),
+            )
         except AttributeError:  # a tracer of another kind
             return None
 
@@ -215,12 +209,31 @@ class Starter:
         span.start(start_time=start_time, parent_context=parent)
         return span
 
-    def _learn(self, sampler: Any) -> None:
+    def _learn(self, tracer: Any) -> None:
         self._bounds = None
-        self._sampler = sampler
-        metrics: Any = getattr(self.tracer, "_tracer_metrics", None)
-        if _KNOWN and type(self.tracer) is SdkTracer and type(metrics).__name__ == "NoOpTracerMetrics":
+        sampler, config, ids = tracer.sampler, tracer._tracer_config, tracer.id_generator
+        self._bits = ids.bits if type(ids) is FlxIdGenerator else None
+        metrics: Any = getattr(tracer, "_tracer_metrics", None)
+        known = _KNOWN and type(tracer) is SdkTracer and type(metrics).__name__ == "NoOpTracerMetrics"
+        if known and config.is_enabled:
             self._bounds = bounds_of(sampler)
+        self._sampler, self._config = sampler, config
+
+
+def _foreign(ids: IdGenerator, bounds: Bounds, above: Any) -> SpanContext | NonRecordingSpan:
+    """Decide with ids of a generator that is not ours, which is asked for them as the SDK asks."""
+    if above is None:
+        trace_id, state, bound = ids.generate_trace_id(), NO_STATE, bounds[0]
+        flags = RANDOM if ids.is_trace_id_random() else 0
+    else:
+        trace_id, _, remote, above_flags, state, _ = above
+        flags = above_flags & RANDOM
+        bound = bounds[(1 if remote else 3) + (0 if above_flags & SAMPLED else 1)]
+    sampled = trace_id & _LIMIT < bound
+    context = SpanContext(
+        trace_id, ids.generate_span_id(), False, FLAGS[flags | SAMPLED if sampled else flags], state or NO_STATE
+    )
+    return context if sampled else NonRecordingSpan(context)
 
 
 def describe(span: Span, attributes: Mapping[str, Any]) -> None:

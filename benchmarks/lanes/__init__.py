@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.lanes import grpc, memory, micro, promises, requests, startup
+from benchmarks.lanes import grpc, instructions, memory, micro, promises, requests, startup
 from benchmarks.samples import Lane
 
 LANES: dict[str, Lane] = {
@@ -14,6 +14,7 @@ LANES: dict[str, Lane] = {
         *startup.LANES,
         *memory.LANES,
         *promises.LANES,
+        *instructions.LANES,
     )
 }
 GROUPS = tuple(dict.fromkeys(each.group for each in LANES.values()))

@@ -26,7 +26,6 @@ from opentelemetry.propagators.textmap import (
     default_getter,
     default_setter,
 )
-from opentelemetry.sdk.trace import _Span
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -35,6 +34,7 @@ from flx_otel_distro.contexts import SPAN_KEY, current, with_span
 from flx_otel_distro.entries import entries
 from flx_otel_distro.errors import ConfigurationError
 from flx_otel_distro.guard import fault, tell_once
+from flx_otel_distro.spans import PLAIN
 
 _WEAKEST_FIRST = ("b3multi", "b3")
 _STRONGEST_LAST = ("tracecontext", "baggage")
@@ -171,7 +171,7 @@ class FlxPropagator(TextMapPropagator):
     ) -> None:
         where = current() if context is None else context
         span: Any = where.get(SPAN_KEY)
-        found: Any = span._context if type(span) is NonRecordingSpan or type(span) is _Span else None
+        found: Any = span._context if type(span) in PLAIN else None
         plain: Any = found if type(found) is SpanContext and found.is_valid else None
         for each, write in self._writing:
             try:

@@ -65,7 +65,7 @@ def _send() -> int:
     exporter = FlxSpanExporter(to)
     logger.setLevel(logging.CRITICAL + 1)  # what the exporter would tell an app is told below
     try:
-        outcome = exporter.deliver([cast(ReadableSpan, span)], time.monotonic() + to.timeout)
+        outcome = exporter.send([cast(ReadableSpan, span)], time.monotonic() + to.timeout)
     except Exception as error:  # noqa: BLE001 - a certificate that cannot be read, a name that is none
         return _fail(f"no span can be sent to {to.url} ({to.protocol}): {error}")
     finally:

@@ -116,13 +116,16 @@ class FlxSpanExporter(SpanExporter):
         self.sender = OtlpSender("traces", request, to)
 
     def deliver(self, spans: Sequence[Encoded], deadline: float) -> Outcome:
-        """Send spans before `deadline` (time.monotonic seconds) and say what came of it."""
+        """Send encoded spans before `deadline` (time.monotonic seconds) and say what came of it."""
         return self.sender.send(spans, len(spans), deadline)
+
+    def send(self, spans: Sequence[ReadableSpan], deadline: float) -> Outcome:
+        """Encode spans, then deliver them."""
+        return self.deliver([each for span in spans if (each := encode_span(span)) is not None], deadline)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send spans once; upstream's interface."""
-        encoded = [each for span in spans if (each := encode_span(span)) is not None]
-        outcome = self.deliver(encoded, time.monotonic() + self.sender.target.timeout)
+        outcome = self.send(spans, time.monotonic() + self.sender.target.timeout)
         return SpanExportResult.SUCCESS if outcome.kind == "ok" else SpanExportResult.FAILURE
 
     def shutdown(self) -> None:

@@ -15,7 +15,6 @@ from typing import Any, overload
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import Counter, Histogram, UpDownCounter, _Gauge
-from opentelemetry.trace import NonRecordingSpan, SpanContext
 from opentelemetry.util.types import AttributeValue
 
 from flx_otel_distro.recording.exemplars import (
@@ -31,7 +30,9 @@ from flx_otel_distro.recording.kinds import kind_of
 from flx_otel_distro.recording.routes import ATTRIBUTE, NOWHERE, Route, Routes, generation, is_plain, key_of
 
 Put = Callable[..., None]
-"""Takes an amount and optionally a context."""
+"""Takes an amount and optionally a context, and whether that may hold a sampled span."""
+
+RecordAll = Callable[[Sequence[float], Context, bool], None]
 
 
 class _Bound:
@@ -51,7 +52,7 @@ class _Bound:
         self._route: Route = NOWHERE
         self._put: Put = self._search
 
-    def _search(self, amount: float, context: Context | None = None) -> None:
+    def _search(self, amount: float, context: Context | None = None, may_sample: bool = True) -> None:
         """Record through the instrument itself, then take the route it has learnt."""
         self._route, self._put = NOWHERE, self._search
         getattr(self._instrument, self._method)(amount, self._attributes, context)
@@ -96,6 +97,10 @@ class BoundHistogram(_Bound):
         """Record as `Histogram.record` does."""
         self._put(amount, context)
 
+    def record_unsampled(self, amount: float, context: Context | None = None) -> None:
+        """Record as `record` does in a context that is known to hold no sampled span."""
+        self._put(amount, context, False)
+
 
 class BoundGauge(_Bound):
     """A gauge with its attributes."""
@@ -119,7 +124,7 @@ def _along(route: Route, negative: bool, attributes: dict[str, Any], search: Put
     lock: Any = into._lock if into is not None else None
     boundaries: Any = histogram._boundaries if histogram is not None else ()
 
-    def put(amount: Any, context: Any = None) -> None:
+    def put(amount: Any, context: Any = None, may_sample: Any = True) -> None:
         if (
             route.storages is consumer._reader_storages
             and meter._config.is_enabled
@@ -128,16 +133,9 @@ def _along(route: Route, negative: bool, attributes: dict[str, Any], search: Put
                 or (kind is int and least_int <= amount <= most_int)
             )
         ):
-            if mode and ((where := context or current()) or mode == ALWAYS):
+            if mode and (may_sample or mode == ALWAYS) and ((where := context or current()) or mode == ALWAYS):
                 span: Any = where.get(SPAN_KEY)
-                if mode == ALWAYS or (
-                    span is not None
-                    and (
-                        span._context[3] & 1  # the trace flags; what sampled() looks at
-                        if kind_of(span) is NonRecordingSpan and kind_of(span._context) is SpanContext
-                        else sampled(span, where)
-                    )
-                ):
+                if mode == ALWAYS or (span is not None and sampled(span, where)):
                     sample(amount, time_ns(), attributes, where)
                     return
             if histogram is not None:
@@ -178,25 +176,20 @@ class BoundHistograms:
     their own are recorded one by one.
     """
 
-    __slots__ = ("_bound", "lasting", "record")
+    __slots__ = ("_bound", "record")
 
     def __init__(self, histograms: Sequence[Histogram], attributes: Mapping[str, AttributeValue]) -> None:
         self._bound = [BoundHistogram(each, False, attributes) for each in histograms]
-        self.record: Callable[[Sequence[float], Context], None] = self._singly
-        """Record amounts, in the order of the histograms, in a context."""
-        self.lasting = False
-        """Whether a way was found that lasts, on which unsampled amounts leave no exemplar."""
+        self.record: RecordAll = self._singly
+        """Record amounts, in the order of the histograms, in a context; false where that holds no sampled span."""
 
-    def _singly(self, amounts: Sequence[float], context: Context) -> None:
+    def _singly(self, amounts: Sequence[float], context: Context, may_sample: bool) -> None:
         for each, amount in zip(self._bound, amounts, strict=True):
             each.record(amount, context)
         self.record = _along_all([each._route for each in self._bound], self._bound[0]._attributes, self._singly)
-        self.lasting = self.record != self._singly
 
 
-def _along_all(
-    routes: list[Route], attributes: dict[str, Any], singly: Callable[[Sequence[float], Context], None]
-) -> Callable[[Sequence[float], Context], None]:
+def _along_all(routes: list[Route], attributes: dict[str, Any], singly: RecordAll) -> RecordAll:
     first = routes[0]
     consumer, meter, mode, storages, made = first.consumer, first.meter, first.mode, first.storages, generation[0]
     for route in routes:
@@ -208,9 +201,9 @@ def _along_all(
     targets = [(each.histogram, each.histogram._lock, each.histogram._boundaries) for each in routes]
     offers = [offer_to(each.histogram._reservoir) for each in routes]
 
-    def put(amounts: Sequence[float], context: Context) -> None:
+    def put(amounts: Sequence[float], context: Context, may_sample: bool) -> None:
         if consumer._reader_storages is not storages or generation[0] != made:
-            return singly(amounts, context)
+            return singly(amounts, context, may_sample)
         if not meter._config.is_enabled:
             return None
         for (histogram, lock, boundaries), amount in zip(targets, amounts):  # noqa: B905 - it takes its time
@@ -227,7 +220,7 @@ def _along_all(
                 counts[bisect_left(boundaries, amount)] += 1
             finally:
                 lock.release()
-        if mode and (where := context or current()):
+        if may_sample and mode and (where := context or current()):
             span: Any = where.get(SPAN_KEY)
             if span is not None and sampled(span, where):
                 time = time_ns()

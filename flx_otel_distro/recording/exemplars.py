@@ -22,6 +22,7 @@ from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, SpanContext
 
 from flx_otel_distro import contexts
 from flx_otel_distro.recording.kinds import kind_of
+from flx_otel_distro.unsampled import Unsampled
 
 SPAN_KEY = contexts.SPAN_KEY
 current = contexts.current
@@ -45,6 +46,8 @@ def mode_of(exemplar_filter: object) -> int | None:
 def sampled(span: Any, context: Context) -> bool:
     """Return what the trace-based filter says of `context`, in which `span` was found."""
     kind = kind_of(span)
+    if kind is Unsampled:
+        return False
     if kind is NonRecordingSpan or kind is _Span:
         found = span._context
         if kind_of(found) is SpanContext:

@@ -106,7 +106,7 @@ def test_several_histograms_at_once_are_as_each_by_itself(filters: str, where: s
     context = {"none": Context(), "unsampled": _span(0), "sampled": _span(1)}[where]
     amounts = [(0.5, 0, 7), (0.001, 300, 5.5), (30.0, 2**40, 1e6)]
 
-    def play(together: bool) -> list[Any]:
+    def play(together: bool, told: bool = False) -> list[Any]:
         readers = [InMemoryMetricReader()]
         provider = MeterProvider(readers, exemplar_filter=filter_of(), views=views, shutdown_on_exit=False)
         meter = provider.get_meter("app")
@@ -117,10 +117,10 @@ def test_several_histograms_at_once_are_as_each_by_itself(filters: str, where: s
         def record() -> None:
             for values_of in amounts:
                 if together:
-                    bound.record(values_of, context)
+                    bound.record(values_of, context, where == "sampled")
                 else:
                     for one, value in zip(each, values_of, strict=True):
-                        one.record(value, context)
+                        (one.record_unsampled if told else one.record)(value, context)
 
         found: list[Any] = []
         record()
@@ -145,3 +145,5 @@ def test_several_histograms_at_once_are_as_each_by_itself(filters: str, where: s
         return found
 
     assert play(together=True) == play(together=False)
+    if where != "sampled":
+        assert play(together=False, told=True) == play(together=False)

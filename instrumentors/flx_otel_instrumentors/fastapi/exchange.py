@@ -182,10 +182,7 @@ class Exchange:
             kind, size = self.kind, self.request_size
             received, sent = self._received if size is None else size, self._sent if kind.sends_body else 0
             series = self._instruments.series(kind, self.route, self.status, failure)
-            if self.recording or not series.lasting:
-                series.record((elapsed, received, sent), self.context)
-            else:
-                self._instruments.backlog.add(series, (elapsed, received, sent))
+            series.record((elapsed, received, sent), self.context, self.recording)
         except Exception as error:  # noqa: BLE001 - our own recording
             fault("recording a request", error)
 

@@ -19,7 +19,6 @@ from opentelemetry.trace import TracerProvider, get_tracer
 from flx_otel_distro import __version__, semconv
 from flx_otel_distro.recording import BoundHistograms
 from flx_otel_distro.spans import Starter
-from flx_otel_instrumentors.backlog import Backlog
 from flx_otel_instrumentors.fastapi.kinds import Kind
 
 SCOPE = "flx_otel_instrumentors.fastapi"
@@ -57,7 +56,7 @@ class Instruments:
     of the parent's is under way in the child.
     """
 
-    __slots__ = ("__weakref__", "_active", "_histograms", "_series", "backlog", "spans", "tracer")
+    __slots__ = ("__weakref__", "_active", "_histograms", "_series", "spans", "tracer")
 
     def __init__(
         self, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None
@@ -79,7 +78,6 @@ class Instruments:
                 semconv.HTTP_SERVER_RESPONSE_SIZE,
             )
         ]
-        self.backlog = Backlog(meter, "flx.http.server.backlog")
         self._series: dict[Outcome, BoundHistograms] = {}
         self._active: dict[Kind, Active] = {}
         active = semconv.HTTP_SERVER_ACTIVE

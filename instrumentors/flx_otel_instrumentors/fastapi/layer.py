@@ -21,7 +21,7 @@ from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.propagate import get_global_textmap
 from opentelemetry.propagators.textmap import TextMapPropagator
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TracerProvider
+from opentelemetry.trace import Span, SpanContext, SpanKind, TracerProvider
 
 from flx_otel_distro import environment, semconv
 from flx_otel_distro.contexts import attach, current, detach, with_span
@@ -169,12 +169,12 @@ class Layer:
 
         what = kind(scope["method"], scope.get("scheme", "http"), scope.get("http_version", "1.1"))
         decision = instruments.spans.decide(parent)
-        if decision is not None and not decision[3] & 1:  # the flags
-            span: Span = NonRecordingSpan(decision)
-            recording = False
-        else:
+        span: Span
+        if decision is None or isinstance(decision, SpanContext):
             span = self._span(instruments, decision, parent, what, scope, root)
             recording = span.is_recording()
+        else:
+            span, recording = decision, False
         try:
             context = with_span(parent, span)
             exchange = Exchange(what, span, context, instruments, receive, send, self._response_headers, recording)

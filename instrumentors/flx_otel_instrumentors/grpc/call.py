@@ -9,11 +9,11 @@ gets ids and nothing else, and its measurement goes along a way that was found b
 
 from __future__ import annotations
 
-from time import perf_counter_ns
+from time import perf_counter_ns, time_ns
 from typing import Any, Final
 
 from opentelemetry.context import Context
-from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, SpanContext
+from opentelemetry.trace import INVALID_SPAN, Span, SpanContext
 
 from flx_otel_distro import semconv
 from flx_otel_distro.contexts import with_span
@@ -33,6 +33,7 @@ class Call:
 
     __slots__ = (
         "_open",
+        "_start_time",
         "_started",
         "context",
         "ended",
@@ -42,7 +43,6 @@ class Call:
         "responses",
         "rpc",
         "span",
-        "start_time",
         "tracing",
     )
 
@@ -62,10 +62,8 @@ class Call:
         method: Method | None,
         tracing: Tracing | None,
         metering: Metering | None,
-        start_time: int,
         started: int,
     ) -> None:
-        self.start_time = start_time
         self._started = started
         self._open = self.ended = False
         self.method = method
@@ -83,30 +81,25 @@ class Call:
         """Start the span and set `context`; the side knows how."""
         raise NotImplementedError
 
-    def start(self, tracing: Tracing, method: Method, above: Context) -> None:
-        """Start the span under the one in `above`, as of the moment the call began, and set `context`."""
-        if not above:
-            decision, context = tracing.root()
-            if context is not None:
-                self.span = UNSAMPLED
-                self.context = context
-                return
+    def start(self, tracing: Tracing, method: Method, above: Context) -> Context:
+        """Start the span under the one in `above`, as of the moment the call began; set and return `context`."""
+        spans = tracing.spans or tracing.obtain()
+        decision = spans.decide(above)
+        if decision is None or isinstance(decision, SpanContext):
+            span = self.span = self._recorded(spans, decision, method, above)
         else:
-            decision = (tracing.spans or tracing.obtain()).decide(above)
-            if decision is not None and not decision[3] & 1:  # the trace flags
-                self.span = UNSAMPLED
-                self.context = with_span(above, NonRecordingSpan(decision))
-                return
-        span = self.span = self._recorded(tracing.spans or tracing.obtain(), decision, method, above)
-        self.context = with_span(above, span)
+            span, self.span = decision, UNSAMPLED
+        context = self.context = with_span(above, span)
+        return context
 
     def _recorded(self, spans: Starter, decision: SpanContext | None, method: Method, above: Context) -> Span:
         """Start the span of a call that is sampled, or of which only the tracer knows whether it is."""
         kind = self.side.kind
+        start_time = self._start_time = time_ns() - (perf_counter_ns() - self._started)
         if decision is not None:
             attributes = {**method.attributes, **self.particulars()}
-            return spans.span(method.name, decision, above, kind, attributes, self.start_time)
-        span = spans.tracer.start_span(method.name, above, kind, method.attributes, start_time=self.start_time)
+            return spans.span(method.name, decision, above, kind, attributes, start_time)
+        span = spans.tracer.start_span(method.name, above, kind, method.attributes, start_time=start_time)
         if span.is_recording():
             span.set_attributes(self.particulars())
         return span
@@ -144,13 +137,13 @@ class Call:
             if metering is not None:
                 series = method.series.get((metering, status, error_type)) or method.bound(metering, status, error_type)
                 if self.span is UNSAMPLED:
-                    series.record_unsampled(nanoseconds / 1e9, self.context)
+                    series[0].record_unsampled(nanoseconds / 1e9, self.context)
                 else:
-                    series.record(nanoseconds / 1e9, self.context)
+                    series[0].record(nanoseconds / 1e9, self.context)
                 if self.request_streaming:
-                    series.bound[1].record(self.requests, self.context)
+                    series[1].record(self.requests, self.context)
                 if self.response_streaming:
-                    series.bound[2].record(self.responses, self.context)
+                    series[2].record(self.responses, self.context)
         except Exception as problem:  # noqa: BLE001 - ours, and the app's call is none the worse for it
             fault("recording a gRPC call", problem)
         self.rpc = None
@@ -169,7 +162,7 @@ class Call:
         except Exception as problem:  # noqa: BLE001 - also an exception that cannot be printed
             fault("recording a gRPC call", problem)
         try:
-            finish(span, self.start_time + nanoseconds)
+            finish(span, self._start_time + nanoseconds)
         except Exception as problem:  # noqa: BLE001 - a span processor of anyone
             fault("ending a span of a gRPC call", problem)
 

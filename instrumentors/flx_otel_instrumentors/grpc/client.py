@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
-from time import perf_counter_ns, time_ns
+from time import perf_counter_ns
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -47,7 +47,7 @@ class ClientCall(Call):
     side = CLIENT
 
     def __init__(self, telemetry: Telemetry, method: Method) -> None:
-        super().__init__(method, telemetry.tracing, telemetry.metering, time_ns(), perf_counter_ns())
+        super().__init__(method, telemetry.tracing, telemetry.metering, perf_counter_ns())
         self.request_streaming = self.response_streaming = False
         self._serialize: Any = None
         self._deserialize: Any = None

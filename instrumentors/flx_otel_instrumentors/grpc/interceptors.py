@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import threading
 from contextvars import ContextVar
-from time import perf_counter_ns, time_ns
+from time import perf_counter_ns
 from typing import Any, Protocol
 
 import grpc
@@ -48,10 +48,9 @@ class ReceivedCall(SyncServerCall, AioServerCall):
         method: Method | None,
         tracing: Tracing | None,
         metering: Metering | None,
-        start_time: int,
         started: int,
     ) -> None:
-        super().__init__(details, method, tracing, metering, start_time, started)
+        super().__init__(details, method, tracing, metering, started)
         self.aio = self.request_streaming = self.response_streaming = False
 
 
@@ -67,6 +66,7 @@ _covering: ContextVar[_Covering | None] = ContextVar("flx_grpc_covering", defaul
 
 _sync_base: Any = grpc.ServerInterceptor
 _aio_base: Any = grpc.aio.ServerInterceptor
+_handlers_base: Any = grpc.GenericRpcHandler
 
 
 class ServerInterceptor(_sync_base, _aio_base):
@@ -125,7 +125,7 @@ class ServerInterceptor(_sync_base, _aio_base):
             known = self.catalog.known(path)
             if self.leaves_no_trace(path, known):
                 return None
-            return ReceivedCall(details, known, self.tracing, self.metering, time_ns(), perf_counter_ns())
+            return ReceivedCall(details, known, self.tracing, self.metering, perf_counter_ns())
         except Exception as problem:  # noqa: BLE001
             fault("receiving a gRPC call", problem)
             return None
@@ -170,27 +170,27 @@ class ServerInterceptor(_sync_base, _aio_base):
 class OutermostInterceptor(ServerInterceptor):
     """The one that nobody but us placed, before all others of the app: what it returns is seen by grpc alone.
 
-    `alone` says that the app has none of its own, `limited` that the server refuses calls beyond a maximum.
+    `alone` says that the app has none of its own, `limited` that the server refuses calls beyond a maximum, `aio`
+    that it is an asyncio one.
     """
 
-    aio = False
-
-    def __init__(self, tracing: Tracing, metering: Metering, alone: bool, limited: bool) -> None:
+    def __init__(self, tracing: Tracing, metering: Metering, *, alone: bool, limited: bool, aio: bool) -> None:
         super().__init__(tracing, metering)
+        self.aio = aio
         self.alone = alone
         self.limited = limited
         self.known = self.catalog.known
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return the handler with its calls observed; it is the call itself, as a rule."""
-        start_time, started = time_ns(), perf_counter_ns()
+        started = perf_counter_ns()
         known: Method | None = None
         observed = False
         try:
             path = handler_call_details.method
             known = self.known(path)
             observed = (
-                known is not None and self.enabled and not current() and _covering.get() is None
+                known is not None and self.enabled and not current() and (self.alone or _covering.get() is None)
             ) or self.observes(path, known)
         except Exception as problem:  # noqa: BLE001
             fault("receiving a gRPC call", problem)
@@ -200,25 +200,28 @@ class OutermostInterceptor(ServerInterceptor):
         try:
             handler = continuation(handler_call_details)
         except BaseException as error:
-            self.refused(handler_call_details, known, start_time, started, error)
+            self.refused(handler_call_details, known, started, error)
             raise
         finally:
             if token is not None:
                 _covering.reset(token)
-        return self.answer(handler_call_details, known, handler, start_time, started)
+        return self.answer(handler_call_details, known, handler, started)
+
+    execute = intercept_service
+    """What grpc's sync server asks of its pipeline of interceptors, where there is no other."""
 
     def observes(self, path: str, known: Method | None) -> bool:
         """Return whether the call is to be observed, where that is not plain."""
         return _covering.get() is None and not self.leaves_no_trace(path, known)
 
-    def refused(self, details: Any, known: Method | None, start_time: int, started: int, error: BaseException) -> None:
+    def refused(self, details: Any, known: Method | None, started: int, error: BaseException) -> None:
         """Note a call whose handler the app's own code refused to give."""
         try:
-            self.failed(ReceivedCall(details, known, self.tracing, self.metering, start_time, started), error)
+            self.failed(ReceivedCall(details, known, self.tracing, self.metering, started), error)
         except Exception as problem:  # noqa: BLE001 - also an exception that cannot be printed
             fault("receiving a gRPC call", problem)
 
-    def answer(self, details: Any, known: Method | None, handler: Any, start_time: int, started: int) -> Any:
+    def answer(self, details: Any, known: Method | None, handler: Any, started: int) -> Any:
         """Return what grpc is to call in place of `handler`."""
         try:
             method = self.method_of(details.method, None) if known is None else known
@@ -229,7 +232,7 @@ class OutermostInterceptor(ServerInterceptor):
                 if plan is None or plan.handler is not handler or plan.aio is not aio:
                     plan = self.plan_of(method, handler, aio)
             made = ReceivedCall if plan is None or plan.answer is None else plan.answer
-            call = made(details, method, self.tracing, self.metering, start_time, started)
+            call = made(details, method, self.tracing, self.metering, started)
             if plan is None:
                 call.end("UNIMPLEMENTED", details="Method not found!")
                 return None
@@ -253,13 +256,11 @@ class OutermostInterceptor(ServerInterceptor):
 
 
 class AioOutermostInterceptor(OutermostInterceptor):
-    """The same before an asyncio server."""
-
-    aio = True
+    """The same before the interceptors of an asyncio server."""
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return the handler with its calls observed."""
-        start_time, started = time_ns(), perf_counter_ns()
+        started = perf_counter_ns()
         known: Method | None = None
         observed = False
         try:
@@ -276,12 +277,39 @@ class AioOutermostInterceptor(OutermostInterceptor):
         try:
             handler = await continuation(handler_call_details)
         except BaseException as error:
-            self.refused(handler_call_details, known, start_time, started, error)
+            self.refused(handler_call_details, known, started, error)
             raise
         finally:
             if token is not None:
                 _covering.reset(token)
-        return self.answer(handler_call_details, known, handler, start_time, started)
+        return self.answer(handler_call_details, known, handler, started)
+
+
+class ObservingHandlers(_handlers_base):
+    """All handlers of an asyncio server without interceptors, in place of them: what it answers is observed.
+
+    An interceptor makes grpc run three coroutines more for each call; a handler that asks the others makes it run
+    none. What is registered for one method goes before what is generic, as with grpc.
+    """
+
+    def __init__(self, interceptor: OutermostInterceptor) -> None:
+        self.interceptor = interceptor
+        self.generic: list[Any] = []
+        self.registered: dict[str, Any] = {}
+
+    def service(self, handler_call_details: Any) -> Any:
+        """Return what grpc is to call."""
+        return self.interceptor.intercept_service(self._found, handler_call_details)
+
+    def _found(self, details: Any) -> Any:
+        handler = self.registered.get(details.method)
+        if handler is not None:
+            return handler
+        for each in self.generic:
+            handler = each.service(details)
+            if handler is not None:
+                return handler
+        return None
 
 
 _CANCELLED = ("CANCELLED", None)

@@ -25,6 +25,7 @@ from flx_otel_instrumentors.grpc.aio_client import AIO_CALLABLES
 from flx_otel_instrumentors.grpc.client import CALLABLES, Telemetry, target_attributes
 from flx_otel_instrumentors.grpc.interceptors import (
     AioOutermostInterceptor,
+    ObservingHandlers,
     OutermostInterceptor,
     ServerInterceptor,
 )
@@ -35,9 +36,10 @@ _channel: Any = import_module("grpc._channel")
 _aio_server: Any = import_module("grpc.aio._server")
 _aio_channel: Any = import_module("grpc.aio._channel")
 
+_HANDLERS = 1
 _INTERCEPTORS = 2
 _MAXIMUM = 4
-"""Where servers take interceptors and the maximum of concurrent calls by position, after `self`."""
+"""Where servers take generic handlers, interceptors and the maximum of concurrent calls by position, after `self`."""
 
 
 class Patch:
@@ -80,36 +82,48 @@ def patch_servers(tracer_provider: TracerProvider | None, meter_provider: MeterP
         for interceptor in placed:
             interceptor.enabled = False
 
-    def prepared(
-        kind: type[OutermostInterceptor], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if not active:
-            return args, kwargs
-        try:
-            activity.serving()
-            own = args[_INTERCEPTORS] if len(args) > _INTERCEPTORS else kwargs.get("interceptors")
-            maximum = args[_MAXIMUM] if len(args) > _MAXIMUM else kwargs.get("maximum_concurrent_rpcs")
-            own = tuple(own or ())
-            ours = kind(tracing, metering, alone=not own, limited=maximum is not None)
-            placed.add(ours)
-            interceptors = (ours, *own)
-            if len(args) > _INTERCEPTORS:
-                return (*args[:_INTERCEPTORS], interceptors, *args[_INTERCEPTORS + 1 :]), kwargs
-            return args, {**kwargs, "interceptors": interceptors}
-        except Exception as problem:  # noqa: BLE001
-            fault("instrumenting a gRPC server", problem, _remedy("flx_grpc_server"))
-            return args, kwargs
+    def ours(kind: type[OutermostInterceptor], own: Any, args: tuple[Any, ...], kwargs: dict[str, Any], aio: bool):
+        activity.serving()
+        maximum = args[_MAXIMUM] if len(args) > _MAXIMUM else kwargs.get("maximum_concurrent_rpcs")
+        made = kind(tracing, metering, alone=not own, limited=maximum is not None, aio=aio)
+        placed.add(made)
+        return made
 
     def create(original: Any) -> Any:
         def create_server(*args: Any, **kwargs: Any) -> Any:
-            args, kwargs = prepared(OutermostInterceptor, args, kwargs)
-            return original(*args, **kwargs)
+            made = None
+            if active:
+                try:
+                    own: tuple[Any, ...] = tuple(_argument(args, kwargs, _INTERCEPTORS, "interceptors") or ())
+                    made = ours(OutermostInterceptor, own, args, kwargs, False)
+                    args, kwargs = _with(args, kwargs, _INTERCEPTORS, "interceptors", (made, *own))
+                except Exception as problem:  # noqa: BLE001
+                    fault("instrumenting a gRPC server", problem, _remedy("flx_grpc_server"))
+            server = original(*args, **kwargs)
+            if made is not None and made.alone:
+                state = getattr(server, "_state", None)
+                if getattr(getattr(state, "interceptor_pipeline", None), "interceptors", None) == (made,):
+                    state.interceptor_pipeline = made  # pyright: ignore[reportOptionalMemberAccess]
+            return server
 
         return create_server
 
     def initialise(original: Any) -> Any:
         def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-            args, kwargs = prepared(AioOutermostInterceptor, args, kwargs)
+            if active:
+                try:
+                    own: tuple[Any, ...] = tuple(_argument(args, kwargs, _INTERCEPTORS, "interceptors") or ())
+                    if own:
+                        made = ours(AioOutermostInterceptor, own, args, kwargs, True)
+                        args, kwargs = _with(args, kwargs, _INTERCEPTORS, "interceptors", (made, *own))
+                    else:
+                        handlers = ObservingHandlers(ours(OutermostInterceptor, own, args, kwargs, True))
+                        handlers.generic.extend(_argument(args, kwargs, _HANDLERS, "generic_handlers") or ())
+                        registration.note(handlers.generic)
+                        args, kwargs = _with(args, kwargs, _HANDLERS, "generic_handlers", [handlers])
+                        registration.gather(self, handlers)
+                except Exception as problem:  # noqa: BLE001
+                    fault("instrumenting a gRPC server", problem, _remedy("flx_grpc_server"))
             original(self, *args, **kwargs)
 
         return __init__
@@ -181,6 +195,19 @@ def patch_channels(tracer_provider: TracerProvider | None, meter_provider: Meter
         patch.replace(_aio_channel.Channel, name, observed(kind))
     patch.replace(_aio_channel.Channel, "__init__", initialise)
     return patch
+
+
+def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:
+    return args[position] if len(args) > position else kwargs.get(name)
+
+
+def _with(
+    args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str, value: object
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments with another value for one of them."""
+    if len(args) > position:
+        return (*args[:position], value, *args[position + 1 :]), kwargs
+    return args, {**kwargs, name: value}
 
 
 def _serializers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, tuple[Any, ...], dict[str, Any]]:

@@ -53,16 +53,17 @@ def parent(metadata: Iterable[tuple[str, Any]] | None) -> Context:
     if propagator is not textmap:
         read = names(textmap)
         _known = (textmap, read)
-    carrier: Carrier | None = {} if read is None else None
-    for pair in metadata or ():
-        key = pair[0]
-        if read is None or key in read:
-            value = pair[1]
-            if type(value) is str:
-                if carrier is None:
-                    carrier = {}
-                carrier.setdefault(key, []).append(value)
-    return NOTHING if carrier is None else textmap.extract(carrier, NOTHING, _getter)
+    if read is not None:
+        for key, _ in metadata or ():
+            if key in read:
+                break
+        else:
+            return NOTHING
+    carrier: Carrier = {}
+    for key, value in metadata or ():
+        if (read is None or key in read) and type(value) is str:
+            carrier.setdefault(key, []).append(value)
+    return textmap.extract(carrier, NOTHING, _getter) if carrier or read is None else NOTHING
 
 
 def with_context(metadata: Any, context: Context) -> Any:

@@ -11,13 +11,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib import import_module
-from typing import Any, cast
+from typing import Any, Protocol, cast
+from weakref import WeakKeyDictionary
 
 from flx_otel_distro.guard import fault
 
 _GENERIC = 1
 """Where the `__init__` of servers takes generic handlers by position, after `self`."""
 
+
+class Gathered(Protocol):
+    """What is given the handlers of a server instead of the server."""
+
+    generic: list[Any]
+    registered: dict[str, Any]
+
+
+_gathered: WeakKeyDictionary[Any, Gathered] = WeakKeyDictionary()
 _names: set[str] = set()
 _undo: list[tuple[Any, str, Any, Any]] = []
 _kept = False
@@ -26,6 +36,11 @@ _kept = False
 def knows(path: str) -> bool:
     """Return whether the app registered a handler for `path`, as `/package.Service/Method`."""
     return path in _names
+
+
+def gather(server: Any, into: Gathered) -> None:
+    """Give what `server` is asked to add to `into` instead, as long as this module watches."""
+    _gathered[server] = into
 
 
 def watch(by_hand: bool = False) -> None:
@@ -62,7 +77,7 @@ def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
 
 def _initialise(original: Any) -> Any:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        _note(args[_GENERIC] if len(args) > _GENERIC else kwargs.get("generic_handlers"))
+        note(args[_GENERIC] if len(args) > _GENERIC else kwargs.get("generic_handlers"))
         original(self, *args, **kwargs)
 
     return __init__
@@ -73,8 +88,12 @@ def _add_generic(original: Any) -> Any:
         handlers: Any = generic_rpc_handlers
         if hasattr(handlers, "__next__"):  # an iterator can be read only once
             handlers = tuple(handlers)
-        _note(handlers)
-        original(self, handlers)
+        note(handlers)
+        gathered = _gathered.get(self)
+        if gathered is not None:
+            gathered.generic.extend(handlers)
+        else:
+            original(self, handlers)
 
     return add_generic_rpc_handlers
 
@@ -85,12 +104,16 @@ def _add_registered(original: Any) -> Any:
             _names.update(f"/{service_name}/{method}" for method in method_handlers)
         except Exception as problem:  # noqa: BLE001 - grpc says what is wrong with it
             fault("noting gRPC methods", problem)
-        original(self, service_name, method_handlers)
+        gathered = _gathered.get(self)
+        if gathered is not None:
+            gathered.registered.update({f"/{service_name}/{name}": each for name, each in method_handlers.items()})
+        else:
+            original(self, service_name, method_handlers)
 
     return add_registered_method_handlers
 
 
-def _note(handlers: object) -> None:
+def note(handlers: object) -> None:
     """Note the methods of what `grpc.method_handlers_generic_handler` makes; other handlers name none."""
     try:
         for each in cast("Iterable[Any]", handlers) if isinstance(handlers, Collection) else ():

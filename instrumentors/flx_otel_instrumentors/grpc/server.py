@@ -19,7 +19,7 @@ from flx_otel_distro import semconv
 from flx_otel_distro.contexts import attach
 from flx_otel_distro.errors import scrubbed
 from flx_otel_distro.guard import fault
-from flx_otel_instrumentors.grpc.call import UNSAMPLED, Call
+from flx_otel_instrumentors.grpc.call import Call
 from flx_otel_instrumentors.grpc.propagation import parent
 from flx_otel_instrumentors.grpc.telemetry import NOTHING, SERVER, Metering, Method, Tracing
 
@@ -82,11 +82,9 @@ class ServerCall(Call):
         method: Method | None,
         tracing: Tracing | None,
         metering: Metering | None,
-        start_time: int,
         started: int,
     ) -> None:
         # What Call does, without the call of it.
-        self.start_time = start_time
         self._started = started
         self._open = self.ended = self.awaited = False
         self.method = method
@@ -150,15 +148,7 @@ class ServerCall(Call):
             fault("reading trace context from gRPC metadata", problem)
             above = NOTHING
         try:
-            # What `start` does, where a trace that begins here and is not sampled takes the least way.
-            context = None if above else tracing.unsampled_root()
-            if context is not None:
-                self.span = UNSAMPLED
-                self.context = context
-                return attach(context)
-            self.start(tracing, method, above)
-            if self.context is not None:
-                return attach(self.context)
+            return attach(self.start(tracing, method, above))
         except Exception as problem:  # noqa: BLE001
             fault("opening a gRPC call", problem)
         return None

@@ -7,8 +7,6 @@ a fork.
 
 from __future__ import annotations
 
-import os
-import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,14 +14,12 @@ from typing import Any, Final
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.metrics import Histogram, MeterProvider
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TracerProvider
+from opentelemetry.trace import SpanKind, TracerProvider
 
 from flx_otel_distro import __version__, environment, semconv
-from flx_otel_distro.contexts import with_span
 from flx_otel_distro.errors import scrubbed
-from flx_otel_distro.ids import FlxIdGenerator
+from flx_otel_distro.recording import BoundHistogram, bind
 from flx_otel_distro.spans import Starter
-from flx_otel_instrumentors.backlog import Backlog, Series
 
 SCOPE: Final = "flx_otel_instrumentors.grpc"
 
@@ -69,21 +65,14 @@ CLIENT: Final = Side(
 
 
 class Tracing:
-    """The tracer, obtained when it is first wanted, and roots made in advance.
+    """The tracer, obtained when it is first wanted."""
 
-    A trace that begins here depends on nothing that a call brings. So where ids are our generator's, which are
-    only random, ids, decision and context are made for several calls in a row.
-    """
-
-    __slots__ = ("__weakref__", "_provider", "_roots", "_sampler", "spans")
+    __slots__ = ("_provider", "spans")
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
         self._provider = provider
-        self._roots: list[tuple[SpanContext, Context | None]] = []
-        self._sampler: Any = None
         self.spans: Starter | None = None
         """What starts the spans, once `obtain` was called."""
-        _all.add(self)
 
     def obtain(self) -> Starter:
         """Return what starts the spans of the provider given, or of the global one."""
@@ -93,101 +82,40 @@ class Tracing:
             self.spans = found
         return found
 
-    def unsampled_root(self) -> Context | None:
-        """Return the context of a new trace, made in advance and not sampled; None where there is none at hand."""
-        spans = self.spans
-        try:
-            tracer: Any = spans.tracer  # pyright: ignore[reportOptionalMemberAccess] - AttributeError is expected
-            if tracer.sampler is self._sampler and tracer._tracer_config.is_enabled:
-                roots = self._roots
-                found = roots.pop()
-                if found[1] is None:  # for `root`, which comes next
-                    roots.append(found)
-                return found[1]
-        except (AttributeError, IndexError):  # no tracer yet, or another kind of it; none left
-            pass
-        return None
-
-    def root(self) -> tuple[SpanContext | None, Context | None]:
-        """Return what `decide` says of a new trace, and the context where it is not sampled."""
-        spans = self.spans or self.obtain()
-        tracer = spans.tracer
-        roots = self._roots
-        try:
-            if tracer.sampler is self._sampler and tracer._tracer_config.is_enabled:
-                return roots.pop()
-        except (AttributeError, IndexError):
-            pass
-        decision, context = _root(spans)
-        if decision is None or type(getattr(tracer, "id_generator", None)) is not FlxIdGenerator:
-            return decision, context
-        if tracer.sampler is not self._sampler:
-            self._roots = roots = []
-            self._sampler = tracer.sampler
-        if not roots:
-            for _ in range(_ROOTS):
-                made, ready = _root(spans)
-                if made is None:
-                    break
-                roots.append((made, ready))
-        return decision, context
-
-    def forget(self) -> None:
-        """Drop the roots made in advance: where this process was forked, its parent has the same."""
-        self._roots = []
-
-
-def _root(spans: Starter) -> tuple[SpanContext | None, Context | None]:
-    decision = spans.decide(NOTHING)
-    if decision is None or decision[3] & 1:  # the trace flags
-        return decision, None
-    return decision, with_span(NOTHING, NonRecordingSpan(decision))
-
 
 NOTHING: Final = Context()
 """The context of a call that brought none."""
 
-_ROOTS = 32
-_all: weakref.WeakSet[Tracing] = weakref.WeakSet()
 
-
-def _forked() -> None:
-    for each in list(_all):
-        each.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+Series = list[BoundHistogram]
+"""Duration, requests and responses, bound to the same attributes."""
 
 
 class Metering:
     """The histograms of one side, obtained when they are first wanted."""
 
-    __slots__ = ("_instruments", "_provider", "_side")
+    __slots__ = ("_histograms", "_provider", "_side")
 
     def __init__(self, side: Side, provider: MeterProvider | None = None) -> None:
         self._side = side
         self._provider = provider
-        self._instruments: tuple[Backlog, list[Histogram]] | None = None
+        self._histograms: list[Histogram] = []
 
     def series(self, labels: Mapping[str, Any]) -> Series:
         """Return the histograms of duration (seconds), requests and responses (messages in a call), bound to `labels`.
 
         Raises what the meter raises.
         """
-        found = self._instruments
-        if found is None:
+        if not self._histograms:
             meter = metrics.get_meter(SCOPE, __version__, self._provider, semconv.SCHEMA_URL)
             side = self._side
-            histograms = [
+            self._histograms = [
                 meter.create_histogram(
                     each.name, each.unit, each.description, explicit_bucket_boundaries_advisory=each.buckets
                 )
                 for each in (side.duration, side.requests, side.responses)
             ]
-            found = (Backlog(meter, f"flx.{side.duration.name}.backlog"), histograms)
-            self._instruments = found
-        return Series(*found, labels)
+        return [bind(each, labels) for each in self._histograms]
 
 
 class Method:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,6 @@ import grpc
 import pytest
 from flx_otel_instrumentors.grpc import FlxGrpcClientInstrumentor, FlxGrpcServerInstrumentor
 from flx_otel_instrumentors.grpc.server import ServerCall
-from flx_otel_instrumentors.grpc.telemetry import Tracing
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context, attach, detach, get_current, get_value, set_value
 from opentelemetry.propagators.composite import CompositePropagator
@@ -32,13 +30,11 @@ from opentelemetry.sdk.trace.sampling import (
     ParentBased,
     Sampler,
     SamplingResult,
-    TraceIdRatioBased,
 )
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from flx_otel_distro import recording
-from flx_otel_distro.ids import FlxIdGenerator
 from flx_otel_distro.testing import Capture, capture
 from tests.instrumentors.grpc.service import ARITIES, SERVICE, AioServer, SyncServer, handlers_of
 from tests.support.waiting import eventually
@@ -385,80 +381,6 @@ def test_what_is_current_where_a_server_was_made_is_no_parent(instrument: Any) -
             for kind in KINDS:
                 assert get_current()
                 assert served(kind, "unary_unary").seen[0].trace_id != above.trace_id
-
-
-@pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
-def test_roots_made_in_advance_are_new_each_time_and_sampled_as_often(ratio: float) -> None:
-    provider = TracerProvider(
-        sampler=ParentBased(TraceIdRatioBased(ratio)), id_generator=FlxIdGenerator(), shutdown_on_exit=False
-    )
-    tracing = Tracing(provider)
-    found: list[SpanContext] = []
-    for _ in range(1000):
-        context = tracing.unsampled_root()
-        if context is not None:
-            found.append(trace.get_current_span(context).get_span_context())
-            assert not found[-1].trace_flags.sampled
-        else:
-            decision, context = tracing.root()
-            assert decision is not None and (context is None) == decision.trace_flags.sampled
-            found.append(decision)
-    assert len({each.trace_id for each in found}) == len({each.span_id for each in found}) == 1000
-    kept = sum(each.trace_flags.sampled for each in found)
-    assert kept == sum(each.trace_id & (1 << 64) - 1 < TraceIdRatioBased.get_bound_for_rate(ratio) for each in found)
-    assert all(not each.is_remote and each.is_valid for each in found)
-
-
-def test_another_sampler_is_asked_from_then_on() -> None:
-    provider = TracerProvider(sampler=ALWAYS_OFF, id_generator=FlxIdGenerator(), shutdown_on_exit=False)
-    tracing = Tracing(provider)
-    assert tracing.root()[1] is not None
-    tracing.obtain().tracer.sampler = ALWAYS_ON
-    assert tracing.unsampled_root() is None
-    assert [decision.trace_flags.sampled for decision, _ in (tracing.root() for _ in range(3)) if decision] == [
-        True
-    ] * 3
-
-
-def test_an_id_generator_of_the_app_is_asked_when_an_id_is_needed() -> None:
-    asked: list[str] = []
-
-    class Counting(FlxIdGenerator):
-        def generate_trace_id(self) -> int:
-            asked.append("trace")
-            return super().generate_trace_id()
-
-    tracing = Tracing(TracerProvider(sampler=ALWAYS_OFF, id_generator=Counting(), shutdown_on_exit=False))
-    for count in range(1, 4):
-        assert tracing.unsampled_root() is None
-        tracing.root()
-        assert len(asked) == count
-
-
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_forked_child_makes_roots_of_its_own() -> None:
-    tracing = Tracing(TracerProvider(sampler=ALWAYS_OFF, id_generator=FlxIdGenerator(), shutdown_on_exit=False))
-    tracing.root()
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            os.write(writing, " ".join(f"{trace_id_of(tracing):x}" for _ in range(40)).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as answer:
-        theirs = {int(each, 16) for each in answer.read().split()}
-    os.waitpid(child, 0)
-    assert len(theirs) == 40
-    assert theirs.isdisjoint(trace_id_of(tracing) for _ in range(40))
-
-
-def trace_id_of(tracing: Tracing) -> int:
-    """Return the trace id of the next root."""
-    decision, _ = tracing.root()
-    assert decision is not None
-    return decision.trace_id
 
 
 @pytest.mark.parametrize("arity", ARITIES)
