@@ -21,6 +21,9 @@ class FlxIdGenerator(IdGenerator):
     def __init__(self) -> None:
         self._random = random.Random()  # seeded by the operating system
         self.bits = self._random.getrandbits
+        self.share = self._random.random
+        """Return a number from 0 up to 1: whether a trace is among so many, without an id for it."""
+        self.between = self._random.randrange
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._random.seed)
 

@@ -9,7 +9,7 @@ not known to be the same takes the SDK's own way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from opentelemetry.attributes import BoundedAttributes
@@ -29,7 +29,7 @@ Bounds = tuple[int, int, int, int, int]
 """The lower half of a trace id must be below one of these for the span to be kept: of a root, of the child of
 a remote sampled, remote unsampled, local sampled and local unsampled parent."""
 
-_LIMIT = (1 << 64) - 1
+_LOW = (1 << 64) - 1
 _ALL, _NONE = 1 << 64, 0
 
 
@@ -110,13 +110,13 @@ def _agrees(sampler: Sampler, bounds: Bounds) -> bool:
     for bound, (flags, remote) in zip(
         bounds, ((None, False), (1, True), (0, True), (1, False), (0, False)), strict=True
     ):
-        for trace_id in {1, _LIMIT, max(bound - 1, 1), bound or 1, (5 << 64) + max(bound - 1, 1)}:
+        for trace_id in {1, _LOW, max(bound - 1, 1), bound or 1, (5 << 64) + max(bound - 1, 1)}:
             context = Context()
             if flags is not None:
                 parent = SpanContext(trace_id, 1, remote, TraceFlags(flags))
                 context = with_span(context, NonRecordingSpan(parent))
             result = sampler.should_sample(context, trace_id, "probe", SpanKind.SERVER, {}, ())
-            if result.decision.is_sampled() != (trace_id & _LIMIT < bound) or result.trace_state:
+            if result.decision.is_sampled() != (trace_id & _LOW < bound) or result.trace_state:
                 return False
             if result.decision.is_recording() != result.decision.is_sampled():
                 return False
@@ -130,14 +130,15 @@ PLAIN: frozenset[object] = frozenset({NonRecordingSpan, Unsampled, _Span})
 class Starter:
     """Starts the spans of one tracer. Safe from any thread and after a fork."""
 
-    __slots__ = ("_bits", "_bounds", "_config", "_sampler", "tracer")
+    __slots__ = ("_bounds", "_config", "_ids", "_sampler", "_share", "tracer")
 
     def __init__(self, tracer: Tracer) -> None:
         self.tracer: Any = tracer
         self._sampler: Any = None
         self._config: Any = None
         self._bounds: Bounds | None = None
-        self._bits: Callable[[int], int] | None = None
+        self._ids: FlxIdGenerator | None = None
+        self._share = 0.0
 
     def decide(self, parent: Context) -> SpanContext | NonRecordingSpan | None:
         """Return what a span to come under `parent` is; None where only the tracer knows.
@@ -149,33 +150,31 @@ class Starter:
         try:
             if tracer.sampler is not self._sampler or tracer._tracer_config is not self._config:
                 self._learn(tracer)
-            bounds, bits = self._bounds, self._bits
+            bounds = self._bounds
             if bounds is None:
                 return None
-            context: Any = None
             above: Any = parent.get(SPAN_KEY) if parent else None
+            context: Any = None
             if above is not None:
                 if kind_of(above) not in PLAIN or kind_of(context := above._context) is not SpanContext:
                     return None
                 if not context[5]:  # is_valid
                     context = None
-            if bits is None:
+            ids = self._ids
+            if ids is None:
                 return _foreign(tracer.id_generator, bounds, context)
             if context is None:
-                low = bits(64)
-                if low >= bounds[0]:
-                    return unsampled(bits, low)
-                return make(
-                    SpanContext,
-                    (bits(64) << 64 | low or 1, bits(64) or 1, False, FLAGS[RANDOM | SAMPLED], NO_STATE, True),
-                )
-            trace_id, _, remote, flags, state, _ = context
-            if trace_id & _LIMIT >= bounds[(1 if remote else 3) + (0 if flags & SAMPLED else 1)]:
-                return unsampled(bits, 0, context)
-            return make(
-                SpanContext,
-                (trace_id, bits(64) or 1, False, FLAGS[flags & RANDOM | SAMPLED], state or NO_STATE, True),
-            )
+                bound = bounds[0]
+                if ids.share() >= self._share:
+                    return unsampled(ids, bound)
+                trace_id, flags, state = ids.bits(64) << 64 | ids.between(bound), RANDOM, NO_STATE
+                trace_id = trace_id or 1
+            else:
+                trace_id, _, remote, flags, state, _ = context
+                if trace_id & _LOW >= bounds[(1 if remote else 3) + (0 if flags & SAMPLED else 1)]:
+                    return unsampled(ids, 0, context)
+            ours = (trace_id, ids.bits(64) or 1, False, FLAGS[flags & RANDOM | SAMPLED], state or NO_STATE, True)
+            return make(SpanContext, ours)
         except AttributeError:  # a tracer of another kind
             return None
 
@@ -212,11 +211,12 @@ class Starter:
     def _learn(self, tracer: Any) -> None:
         self._bounds = None
         sampler, config, ids = tracer.sampler, tracer._tracer_config, tracer.id_generator
-        self._bits = ids.bits if type(ids) is FlxIdGenerator else None
+        self._ids = ids if type(ids) is FlxIdGenerator else None
         metrics: Any = getattr(tracer, "_tracer_metrics", None)
         known = _KNOWN and type(tracer) is SdkTracer and type(metrics).__name__ == "NoOpTracerMetrics"
         if known and config.is_enabled:
             self._bounds = bounds_of(sampler)
+            self._share = self._bounds[0] / _ALL if self._bounds is not None else 0.0
         self._sampler, self._config = sampler, config
 
 
@@ -229,7 +229,7 @@ def _foreign(ids: IdGenerator, bounds: Bounds, above: Any) -> SpanContext | NonR
         trace_id, _, remote, above_flags, state, _ = above
         flags = above_flags & RANDOM
         bound = bounds[(1 if remote else 3) + (0 if above_flags & SAMPLED else 1)]
-    sampled = trace_id & _LIMIT < bound
+    sampled = trace_id & _LOW < bound
     context = SpanContext(
         trace_id, ids.generate_span_id(), False, FLAGS[flags | SAMPLED if sampled else flags], state or NO_STATE
     )

@@ -1,21 +1,22 @@
 """A span that is not sampled: ids for logs and outgoing calls, drawn when somebody asks for them.
 
-Most requests of a service that samples are asked for theirs by nobody. What decides about a trace, the
-lower half of its id, is drawn first; the rest of the id and the id of the span come later or never.
+Most requests of a service that samples are asked for theirs by nobody. Whether a trace is sampled is drawn first;
+its id, of those that are not sampled, and the id of the span come later or never.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 
 from flx_otel_distro.contexts import SPAN_KEY, current
+from flx_otel_distro.ids import FlxIdGenerator
 
 FLAGS = tuple(map(TraceFlags, range(4)))
 SAMPLED, RANDOM = 1, 2
+_HALF = 1 << 64
 NO_STATE = TraceState()
 
 make: Any = vars(tuple)["__new__"]
@@ -28,10 +29,10 @@ class Unsampled(NonRecordingSpan):
     A fork asks for the ids of what is current, so that parent and child agree about them.
     """
 
-    __slots__ = ("_above", "_bits", "_low")
+    __slots__ = ("_above", "_bound", "_ids")
 
-    _bits: Callable[[int], int]
-    _low: int
+    _ids: FlxIdGenerator
+    _bound: int
     _above: SpanContext | None
 
     @property
@@ -39,15 +40,15 @@ class Unsampled(NonRecordingSpan):
         return self.__dict__.get("ids") or self._drawn()
 
     def _drawn(self) -> SpanContext:
-        above, bits = self._above, self._bits
-        span_id = bits(64) or 1
+        above, ids = self._above, self._ids
         if above is None:
-            trace_id, flags, state = bits(64) << 64 | self._low or 1, RANDOM, NO_STATE
+            low = ids.between(self._bound, _HALF)  # what a sampler by ratio looks at, and does not sample
+            trace_id, flags, state = ids.bits(64) << 64 | low or 1, RANDOM, NO_STATE
         else:
             trace_id, flags, state = above[0], above[3] & RANDOM, above[4] or NO_STATE
-        ids = make(SpanContext, (trace_id, span_id, False, FLAGS[flags], state, True))
+        made = make(SpanContext, (trace_id, ids.bits(64) or 1, False, FLAGS[flags], state, True))
         mine: dict[str, SpanContext] = vars(self)
-        return mine.setdefault("ids", ids)  # the first thread wins
+        return mine.setdefault("ids", made)  # the first thread wins
 
     def get_span_context(self) -> SpanContext:
         """Return the ids."""
@@ -60,14 +61,15 @@ class Unsampled(NonRecordingSpan):
 _new: Any = object.__new__
 
 
-def unsampled(bits: Callable[[int], int], low: int, above: SpanContext | None = None) -> Unsampled:
-    """Return a span that continues the trace of `above`, or begins one whose id ends in the 64 bits `low`.
+def unsampled(ids: FlxIdGenerator, bound: int, above: SpanContext | None = None) -> Unsampled:
+    """Return a span that continues the trace of `above`, or begins one.
 
-    `bits` draws a number of so many random bits. It is cheaper to fill a new object than to have it fill itself.
+    The lower half of a new trace's id will not be below `bound`, as of one that is sampled. It is cheaper to fill a
+    new object than to have it fill itself.
     """
     span: Unsampled = _new(Unsampled)
-    span._bits = bits
-    span._low = low
+    span._ids = ids
+    span._bound = bound
     span._above = above
     return span
 

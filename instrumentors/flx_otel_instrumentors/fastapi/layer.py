@@ -168,9 +168,9 @@ class Layer:
         parent = above if carrier is None else textmap.extract(carrier, above, getter=propagation.GETTER)
 
         what = kind(scope["method"], scope.get("scheme", "http"), scope.get("http_version", "1.1"))
-        decision = instruments.spans.decide(parent)
+        decision: Any = instruments.spans.decide(parent)
         span: Span
-        if decision is None or isinstance(decision, SpanContext):
+        if decision is None or type(decision) is SpanContext:
             span = self._span(instruments, decision, parent, what, scope, root)
             recording = span.is_recording()
         else:

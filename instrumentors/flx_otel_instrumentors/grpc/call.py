@@ -16,7 +16,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, Span, SpanContext
 
 from flx_otel_distro import semconv
-from flx_otel_distro.contexts import with_span
+from flx_otel_distro.contexts import SPAN_KEY, with_span
 from flx_otel_distro.guard import fault
 from flx_otel_distro.spans import Starter, describe, finish
 from flx_otel_instrumentors.failures import error_type as type_of
@@ -84,12 +84,12 @@ class Call:
     def start(self, tracing: Tracing, method: Method, above: Context) -> Context:
         """Start the span under the one in `above`, as of the moment the call began; set and return `context`."""
         spans = tracing.spans or tracing.obtain()
-        decision = spans.decide(above)
-        if decision is None or isinstance(decision, SpanContext):
+        decision: Any = spans.decide(above)
+        if decision is None or type(decision) is SpanContext:
             span = self.span = self._recorded(spans, decision, method, above)
         else:
             span, self.span = decision, UNSAMPLED
-        context = self.context = with_span(above, span)
+        context = self.context = with_span(above, span) if above else Context({SPAN_KEY: span})
         return context
 
     def _recorded(self, spans: Starter, decision: SpanContext | None, method: Method, above: Context) -> Span:
@@ -135,7 +135,10 @@ class Call:
                 self.open()
             metering = self.metering
             if metering is not None:
-                series = method.series.get((metering, status, error_type)) or method.bound(metering, status, error_type)
+                if status == "OK" and method.usual_for is metering:
+                    series = method.usual
+                else:
+                    series = method.bound(metering, status, error_type)
                 if self.span is UNSAMPLED:
                     series[0].record_unsampled(nanoseconds / 1e9, self.context)
                 else:

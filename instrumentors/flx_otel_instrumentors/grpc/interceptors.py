@@ -8,6 +8,7 @@ call. It knows of the others because they run inside its `continuation`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from contextvars import ContextVar
@@ -180,6 +181,7 @@ class OutermostInterceptor(ServerInterceptor):
         self.alone = alone
         self.limited = limited
         self.known = self.catalog.known
+        self._unheard: tuple[str, int | None] = ("RESOURCE_EXHAUSTED", None) if limited else _CANCELLED
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return the handler with its calls observed; it is the call itself, as a rule."""
@@ -207,8 +209,58 @@ class OutermostInterceptor(ServerInterceptor):
                 _covering.reset(token)
         return self.answer(handler_call_details, known, handler, started)
 
-    execute = intercept_service
-    """What grpc's sync server asks of its pipeline of interceptors, where there is no other."""
+    def execute(self, thunk: Any, details: Any) -> Any:
+        """Answer what grpc's sync server asks its pipeline of interceptors, where there is no other."""
+        started = perf_counter_ns()
+        try:
+            handler = thunk(details)
+        except BaseException as error:
+            self.raised(details, error)
+            raise
+        return self.observed(details, handler, started)
+
+    def observed(self, details: Any, handler: Any, started: int) -> Any:
+        """Return the call that grpc is to take for `handler`, with no other interceptor around us.
+
+        A method seen before, with the same handler, takes the least way: what `answer` does, in one go.
+        """
+        known: Method | None = self.known(details.method)
+        plan: Plan | None = known.plan if known is not None else None
+        if (
+            plan is None
+            or plan.handler is not handler
+            or plan.aio is not self.aio
+            or plan.answer is None
+            or plan.watched
+            or current()
+            or not self.enabled
+        ):
+
+            def found(_: Any) -> Any:
+                return handler
+
+            return self.intercept_service(found, details)
+        call: ServerCall = _new(plan.answer)
+        call._started = started
+        call._open = call.ended = call.awaited = False
+        call.method = known
+        call.tracing = self.tracing
+        call.metering = self.metering
+        call.span = call.context = call.rpc = call.outcome = None
+        call.requests = call.responses = 0
+        call.received = details
+        call.plan = plan
+        call.unheard = self._unheard if self.aio or not self.limited else ("RESOURCE_EXHAUSTED", threading.get_ident())
+        return call
+
+    def raised(self, details: Any, error: BaseException) -> None:
+        """Note a call for which the app's own code raised instead of giving a handler."""
+
+        def again(_: Any) -> Any:
+            raise error
+
+        with contextlib.suppress(BaseException):
+            self.intercept_service(again, details)
 
     def observes(self, path: str, known: Method | None) -> bool:
         """Return whether the call is to be observed, where that is not plain."""
@@ -245,10 +297,7 @@ class OutermostInterceptor(ServerInterceptor):
                     return handler
             elif plan.watched:
                 _watch_task(call)
-            if self.limited:
-                call.unheard = ("RESOURCE_EXHAUSTED", None if aio else threading.get_ident())
-            else:
-                call.unheard = _CANCELLED
+            call.unheard = self._unheard if aio or not self.limited else ("RESOURCE_EXHAUSTED", threading.get_ident())
             return answer
         except Exception as problem:  # noqa: BLE001
             fault("observing a gRPC handler", problem)
@@ -299,19 +348,21 @@ class ObservingHandlers(_handlers_base):
 
     def service(self, handler_call_details: Any) -> Any:
         """Return what grpc is to call."""
-        return self.interceptor.intercept_service(self._found, handler_call_details)
+        started = perf_counter_ns()
+        try:
+            handler = self.registered.get(handler_call_details.method)
+            if handler is None:
+                for each in self.generic:
+                    handler = each.service(handler_call_details)
+                    if handler is not None:
+                        break
+        except BaseException as error:
+            self.interceptor.raised(handler_call_details, error)
+            raise
+        return self.interceptor.observed(handler_call_details, handler, started)
 
-    def _found(self, details: Any) -> Any:
-        handler = self.registered.get(details.method)
-        if handler is not None:
-            return handler
-        for each in self.generic:
-            handler = each.service(details)
-            if handler is not None:
-                return handler
-        return None
 
-
+_new: Any = object.__new__
 _CANCELLED = ("CANCELLED", None)
 _makers: Any = grpc  # the module's functions carry no types
 _LASTING: Any = _makers.unary_unary_rpc_method_handler(None).__class__

@@ -121,7 +121,7 @@ class Metering:
 class Method:
     """A method by its name, with the attributes that every call of it shares, made once."""
 
-    __slots__ = ("_labels", "attributes", "name", "plan", "series")
+    __slots__ = ("_labels", "_series", "attributes", "name", "plan", "usual", "usual_for")
 
     def __init__(self, name: str, attributes: Mapping[str, Any]) -> None:
         self.name = name
@@ -131,8 +131,10 @@ class Method:
             **attributes,
         }
         self._labels: dict[tuple[str | None, str | None], dict[str, Any]] = {}
-        self.series: dict[tuple[Metering, str | None, str | None], Series] = {}
-        """What `bound` has returned, as long as that is not too much."""
+        self._series: dict[tuple[Metering, str | None, str | None], Series] = {}
+        self.usual_for: Metering | None = None
+        self.usual: Series = []
+        """What `bound` returns for calls that went well, for this metering."""
         self.plan: Any = None
         """How the app's handler last seen for this method is called; the server's, who alone looks at it."""
 
@@ -154,9 +156,16 @@ class Method:
 
     def bound(self, metering: Metering, status: str | None, error_type: str | None) -> Series:
         """Return the histograms of `metering` bound to an outcome. Raises what the meter raises."""
-        found = metering.series(self.labels(status, error_type))
-        if len(self.series) < _MOST_LABELS:
-            self.series[metering, status, error_type] = found
+        key = (metering, status, error_type)
+        found = self._series.get(key)
+        if found is None:
+            found = metering.series(self.labels(status, error_type))
+            if len(self._series) < _MOST_LABELS:
+                self._series[key] = found
+        if status == "OK":
+            self.usual_for = None  # so that no thread takes the one for the other
+            self.usual = found
+            self.usual_for = metering
         return found
 
 
