@@ -59,7 +59,8 @@ class Runner:
         self.prepare(lanes, run)
         for turn in range(effort.rounds):
             for lane in lanes:
-                self._round(lane, turn, effort, run)
+                if turn == 0 or not lane.once:
+                    self._round(lane, turn, effort, run)
 
     def _cases(self, lane: Lane) -> list[Case]:
         # A lane that measures inside one process has no peers to choose from.

@@ -69,6 +69,7 @@ class Lane:
     service: bool = False
     windows: int | None = None
     scale: float = 1.0
+    once: bool = False
 
     def title_of(self, case: str) -> str:
         """Return the title of a case of this lane."""

@@ -48,6 +48,13 @@ TARGETS = (
     Target("grpc-aio-all", "upstream", 1 / 3),
     Target("grpc-sync", "upstream", 1 / 4),
     Target("grpc-sync-all", "upstream", 1 / 3),
+    Target("instructions-requests", "upstream", 1 / 12),
+    Target("instructions-requests-all", "upstream", 1 / 6),
+    Target("instructions-requests-all-grpc", "upstream", 1 / 6),
+    Target("instructions-grpc-aio", "upstream", 1 / 6),
+    Target("instructions-grpc-aio-all", "upstream", 1 / 3),
+    Target("instructions-grpc-sync", "upstream", 1 / 4),
+    Target("instructions-grpc-sync-all", "upstream", 1 / 3),
     Target("startup", "upstream", 1 / 4),
     Target("memory", "upstream", 1.0, 15.0),
     Target("latency", "bare", 2.0, totals=True),
@@ -59,7 +66,7 @@ PROMISES = (
     Promise("metrics and traces at 1 % change p99 by less than 2 %", "promises", "ours", "p99_us", 0.02),
 )
 
-QUICK = ("encoding", "requests", "requests-all", "grpc-aio", "startup")
-QUICK_PEERS = ("bare", "ours", "upstream", "instrumentator")
+QUICK = ("encoding", "startup", "instructions-requests", "instructions-grpc-aio")
+QUICK_PEERS = ("bare", "ours", "upstream")
 TOLERANCE = 4 / 3
 """How much worse than the recorded one a ratio may be before `--quick` fails."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from benchmarks.lanes.promises import ALLOWED_MB
 from benchmarks.samples import Lane, Sample, Samples, added, at_least, median, quantile, ratio
 from benchmarks.table import number
-from benchmarks.targets import PROMISES, QUICK, TARGETS, TOLERANCE, Promise, Target
+from benchmarks.targets import PROMISES, TARGETS, TOLERANCE, Promise, Target
 
 
 def judged(samples: Samples, lanes: Mapping[str, Lane]) -> list[str]:
@@ -120,8 +120,6 @@ def lost(samples: Samples, recorded: Mapping[str, float], lanes: Mapping[str, La
     """
     found: dict[str, str] = {}
     for name, before in recorded.items():
-        if name not in QUICK:
-            continue
         lane, by_case = lanes[name], samples.get(name, {})
         now = ratio(lane, by_case, "ours", lane.reference)
         if now is None:

@@ -1,8 +1,8 @@
 """Instructions a request, counted by valgrind: what noise cannot touch, where CPU time is hidden by it.
 
 A count says nothing of caches and system calls, so it backs a ratio up and does not replace it. The program runs
-some fifty times slower; threads take turns. Each window counts a fixed number of requests, eight at a time, and what
-they cause until the program is at rest.
+some fifty times slower; threads take turns. Each window counts 400 requests for each second it should take, eight at a
+time, and what they cause until the program is at rest.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from benchmarks.lanes.cases import ALL, SOME, of
 from benchmarks.samples import Case, Lane, Opening, Sample, Surroundings, Window
 from benchmarks.venvs import PEERS
 
-WARM, COUNTED = 300, 800
-_REST = 6.0
+WARM, A_SECOND = 200, 400
+_REST = 5.0
 """Seconds without requests that are counted as well: a batch waits one second, and is then encoded slowly."""
 
 _REQUEST = b"GET /items/5 HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: wrk/4.2.0\r\nAccept: */*\r\n\r\n"
@@ -67,23 +67,24 @@ def opening(command: Callable[[int], list[str]], chosen: Mapping[str, str], prot
         stack.enter_context(program)
         program.until_listening(port, 300)
         ask(around.tool, port, WARM)
-        time.sleep(_REST)
+        time.sleep(1)
 
         def window(seconds: float) -> Sample:
+            count = round(A_SECOND * seconds)
             collector.spans()
             before = set(folder.iterdir())
             pid = str(program.pid)
             subprocess.run([control, "-i", "on", pid], check=True, capture_output=True)
-            ask(around.tool, port, COUNTED)
+            ask(around.tool, port, count)
             time.sleep(_REST)
             subprocess.run([control, "-d", pid], check=True, capture_output=True)
             subprocess.run([control, "-i", "off", pid], check=True, capture_output=True)
             found = sum(_total(each) for each in set(folder.iterdir()) - before)
             return Sample(
                 {
-                    "kilo": found / COUNTED / 1000,
-                    "requests": COUNTED,
-                    "spans": collector.spans() / COUNTED,
+                    "kilo": found / count / 1000,
+                    "requests": count,
+                    "spans": collector.spans() / count,
                 }
             )
 
@@ -117,6 +118,7 @@ def _lane(name: str, title: str, opened: Opening) -> Lane:
         of("bare", "ours", "upstream"),
         opened,
         windows=1,
+        once=True,
     )
 
 

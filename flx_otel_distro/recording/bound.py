@@ -38,10 +38,11 @@ RecordAll = Callable[[Sequence[float], Context, bool], None]
 class _Bound:
     """What the four kinds share. Thread-safe; keeps the instrument alive, and no route of a dead provider's.
 
-    The method of the instrument is made anew for each route: what never changes on it is in its closure.
+    The method of the instrument is made anew for each route: what never changes on it is in its closure, and it is
+    called without another around it. One that the app has kept goes on working.
     """
 
-    __slots__ = ("_attributes", "_instrument", "_key", "_negative", "_put", "_route")
+    __slots__ = ("_attributes", "_instrument", "_key", "_negative", "_route")
     _method = ""
 
     def __init__(self, instrument: Any, negative: bool, attributes: Mapping[str, AttributeValue]) -> None:
@@ -50,11 +51,15 @@ class _Bound:
         self._attributes = dict(attributes)
         self._key = key_of(self._attributes) if is_plain(self._attributes) else None
         self._route: Route = NOWHERE
-        self._put: Put = self._search
+        self._take(self._search)
+
+    def _take(self, put: Put) -> None:
+        setattr(self, self._method, put)
 
     def _search(self, amount: float, context: Context | None = None, may_sample: bool = True) -> None:
         """Record through the instrument itself, then take the route it has learnt."""
-        self._route, self._put = NOWHERE, self._search
+        self._route = NOWHERE
+        self._take(self._search)
         getattr(self._instrument, self._method)(amount, self._attributes, context)
         if self._key is not None:
             real: Any = getattr(self._instrument, "_real_instrument", None) or self._instrument
@@ -62,55 +67,52 @@ class _Bound:
             if routes is not None:
                 route = routes.known.get(self._key, NOWHERE)
                 if route is not NOWHERE:
-                    self._route, self._put = route, _along(route, self._negative, self._attributes, self._search)
+                    self._route = route
+                    self._take(_along(route, self._negative, self._attributes, self._search))
 
 
 class BoundCounter(_Bound):
     """A counter with its attributes."""
 
-    __slots__ = ()
+    __slots__ = ("add",)
     _method = "add"
 
-    def add(self, amount: float, context: Context | None = None) -> None:
-        """Record as `Counter.add` does."""
-        self._put(amount, context)
+    add: Put
+    """Record an amount as `Counter.add` does, optionally in a context. Raises what the instrument raises."""
 
 
 class BoundUpDownCounter(_Bound):
     """An up-down counter with its attributes."""
 
-    __slots__ = ()
+    __slots__ = ("add",)
     _method = "add"
 
-    def add(self, amount: float, context: Context | None = None) -> None:
-        """Record as `UpDownCounter.add` does."""
-        self._put(amount, context)
+    add: Put
+    """Record an amount as `UpDownCounter.add` does, optionally in a context. Raises what the instrument raises."""
 
 
 class BoundHistogram(_Bound):
     """A histogram with its attributes."""
 
-    __slots__ = ()
+    __slots__ = ("record",)
     _method = "record"
 
-    def record(self, amount: float, context: Context | None = None) -> None:
-        """Record as `Histogram.record` does."""
-        self._put(amount, context)
+    record: Put
+    """Record an amount as `Histogram.record` does, optionally in a context. Raises what the instrument raises."""
 
     def record_unsampled(self, amount: float, context: Context | None = None) -> None:
         """Record as `record` does in a context that is known to hold no sampled span."""
-        self._put(amount, context, False)
+        self.record(amount, context, False)
 
 
 class BoundGauge(_Bound):
     """A gauge with its attributes."""
 
-    __slots__ = ()
+    __slots__ = ("set",)
     _method = "set"
 
-    def set(self, amount: float, context: Context | None = None) -> None:
-        """Record as `Gauge.set` does."""
-        self._put(amount, context)
+    set: Put
+    """Record an amount as `Gauge.set` does, optionally in a context. Raises what the instrument raises."""
 
 
 def _along(route: Route, negative: bool, attributes: dict[str, Any], search: Put) -> Put:
