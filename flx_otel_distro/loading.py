@@ -77,6 +77,10 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 """What an instrumentor of upstream's or ours patches, by the name of its entry point."""
 
 
+MORE = {"grpc": "grpc.aio"}
+"""What an instrumentor needs beside its library, and another thread may be importing at the same time."""
+
+
 def load() -> None:
     """Start the distro. Raises ConfigurationError under strict mode, and nothing else of ours."""
     entries.remember()
@@ -115,6 +119,7 @@ class _Deferred:
         self._distro = distro
         self._entry = entry
         self._wanted = False
+        self._needed: list[str] = []  # modules that must not be half-made when it is loaded
         self._loaded = False
 
     def wait(self) -> None:
@@ -124,14 +129,18 @@ class _Deferred:
             self._load()
         for library in libraries:
             when_imported(library, lambda _: self._want(), _remedy(self._entry.name))
-        if libraries and not self._loaded:
-            when_imported(self._entry.module, lambda _: self._load() if self._wanted else None)
+        for name in (self._entry.module, *(MORE[each] for each in libraries if each in MORE)):
+            if libraries and not self._loaded:
+                self._needed.append(name)
+                when_imported(name, lambda module: self._have(module.__name__))
 
     def _want(self) -> None:
-        """Load it now, or as soon as its module is there: that may be what is importing the library."""
-        module = sys.modules.get(self._entry.module)
+        """Load it now, or as soon as all is there: its own module may be what is importing the library."""
         self._wanted = True
-        if not getattr(getattr(module, "__spec__", None), "_initializing", False):
+        self._have("")
+
+    def _have(self, module: str) -> None:
+        if self._wanted and not any(_is_half_made(each) for each in self._needed if each != module):
             self._load()
 
     def _load(self) -> None:
@@ -157,6 +166,11 @@ class _Deferred:
         if conflict is not None:
             conflict._log(logging.getLogger(UPSTREAM_LOADER), self._entry.name)
         return conflict is not None
+
+
+def _is_half_made(name: str) -> bool:
+    """Return whether a module is being imported, by this thread or another."""
+    return bool(getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False))
 
 
 @contextmanager

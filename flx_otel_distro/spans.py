@@ -130,13 +130,14 @@ PLAIN: frozenset[object] = frozenset({NonRecordingSpan, Unsampled, _Span})
 class Starter:
     """Starts the spans of one tracer. Safe from any thread and after a fork."""
 
-    __slots__ = ("_bounds", "_config", "_ids", "_sampler", "_share", "tracer")
+    __slots__ = ("_bounds", "_config", "_generator", "_ids", "_sampler", "_share", "tracer")
 
     def __init__(self, tracer: Tracer) -> None:
         self.tracer: Any = tracer
         self._sampler: Any = None
         self._config: Any = None
         self._bounds: Bounds | None = None
+        self._generator: Any = None
         self._ids: FlxIdGenerator | None = None
         self._share = 0.0
 
@@ -148,7 +149,11 @@ class Starter:
         """
         tracer = self.tracer
         try:
-            if tracer.sampler is not self._sampler or tracer._tracer_config is not self._config:
+            if (
+                tracer.sampler is not self._sampler
+                or tracer.id_generator is not self._generator
+                or tracer._tracer_config is not self._config
+            ):
                 self._learn(tracer)
             bounds = self._bounds
             if bounds is None:
@@ -217,7 +222,7 @@ class Starter:
         if known and config.is_enabled:
             self._bounds = bounds_of(sampler)
             self._share = self._bounds[0] / _ALL if self._bounds is not None else 0.0
-        self._sampler, self._config = sampler, config
+        self._sampler, self._config, self._generator = sampler, config, ids
 
 
 def _foreign(ids: IdGenerator, bounds: Bounds, above: Any) -> SpanContext | NonRecordingSpan:
@@ -264,7 +269,7 @@ def finish(span: Span, end_time: int) -> None:
         processor: Any = span._span_processor
         if type(processor) is SynchronousMultiSpanProcessor:
             processors = processor._span_processors
-            if len(processors) == 1 and getattr(processors[0], "takes_ended_spans", False):
+            if len(processors) == 1 and vars(type(processors[0])).get("takes_ended_spans", False):
                 ending: Any = span
                 with ending._lock:
                     fresh = ending._start_time is not None and ending._end_time is None

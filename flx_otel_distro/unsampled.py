@@ -26,7 +26,8 @@ make: Any = vars(tuple)["__new__"]
 class Unsampled(NonRecordingSpan):
     """What the SDK's `NonRecordingSpan` of an unsampled decision is. Thread-safe: all see the same ids.
 
-    A fork asks for the ids of what is current, so that parent and child agree about them.
+    A fork asks for the ids of the current span, so that parent and child agree about them; of another span whose ids
+    nobody had asked for, each then draws its own.
     """
 
     __slots__ = ("_above", "_bound", "_ids")

@@ -87,6 +87,17 @@ def test_an_id_generator_of_the_app_is_asked_when_an_id_is_needed() -> None:
         assert len(asked) == count
 
 
+def test_another_id_generator_is_asked_from_then_on() -> None:
+    class Fixed(FlxIdGenerator):
+        def generate_trace_id(self) -> int:
+            return 42
+
+    spans = starter(ALWAYS_ON)
+    assert context_of(spans.decide(NOTHING)).trace_id != 42
+    spans.tracer.id_generator = Fixed()
+    assert context_of(spans.decide(NOTHING)).trace_id == 42
+
+
 def test_threads_that_ask_at_once_see_the_same_ids() -> None:
     spans = starter()
     for _ in range(50):

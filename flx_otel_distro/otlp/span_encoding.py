@@ -127,12 +127,14 @@ class _Groups:
         found = self._same.get(id(key))
         if found is not None and found[0] is key:
             return found[1]
-        encoded = self._equal.get(key)
+        values: Any = () if key is None or not key.attributes else key.attributes.values()
+        exact = (key, *map(kind_of, values))  # 1 equals True
+        encoded = self._equal.get(exact)
         if encoded is None:
             encoded = self._encode(key)
             if len(self._equal) >= _MOST_GROUPS:
                 self._equal.clear()
-            self._equal[key] = encoded
+            self._equal[exact] = encoded
         if len(self._same) >= _MOST_GROUPS:
             self._same.clear()
         self._same[id(key)] = (key, encoded)

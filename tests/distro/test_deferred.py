@@ -115,3 +115,18 @@ def test_an_instrumentor_at_the_start_may_import_the_module_of_one_that_waits(ru
         entry_points.write_text("[opentelemetry_instrumentor]\n" + lines)
         done = run(sys.executable, "-c", "import redis; print(redis.VALUE)", env=redis, text=True)
         assert (done.stdout.splitlines(), done.stderr) == (["loaded", "observed"], "")
+
+
+def test_grpc_and_its_asyncio_half_imported_at_once_are_both_observed(run: Run) -> None:
+    code = (
+        "import threading\n"
+        "threads = [threading.Thread(target=__import__, args=(name,)) for name in ('grpc', 'grpc.aio')]\n"
+        "[t.start() for t in threads]; [t.join() for t in threads]\n"
+        "import grpc._channel, grpc.aio._server\n"
+        "print(hasattr(grpc._channel.Channel.unary_unary, '__wrapped__'))\n"
+        "print(hasattr(grpc.aio._server.Server.__init__, '__wrapped__'))\n"
+    )
+    env = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": ""}
+    for _ in range(3):
+        done = run(sys.executable, "-c", code, env=env, text=True)
+        assert (done.stdout.splitlines(), done.stderr) == (["True", "True"], "")

@@ -173,6 +173,15 @@ def test_a_span_that_cannot_be_encoded_costs_no_other(faults_fail_tests: list[An
     faults_fail_tests.clear()
 
 
+def test_scopes_that_differ_in_the_type_of_an_attribute_stay_apart() -> None:
+    batch = [span("a"), span("b"), span("c")]
+    for each, value in zip(batch, (1, True, 1.0), strict=True):
+        each._instrumentation_scope = InstrumentationScope("app", attributes={"flag": value})
+    request: Any = ExportTraceServiceRequest.FromString(encode_spans(batch))
+    found = [each.scope.attributes[0].value for group in request.resource_spans for each in group.scope_spans]
+    assert [each.WhichOneof("value") for each in found] == ["int_value", "bool_value", "double_value"]
+
+
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(span_encoding, "_kept", {})
     monkeypatch.setattr(span_encoding, "_of_a_key", {})

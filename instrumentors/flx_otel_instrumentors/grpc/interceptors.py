@@ -33,7 +33,7 @@ from flx_otel_instrumentors.grpc.aio_server import (
     AioServerCall,
     style_of,
 )
-from flx_otel_instrumentors.grpc.server import Plan, ServerCall, answering
+from flx_otel_instrumentors.grpc.server import CANCELLED, Plan, ServerCall, answering
 from flx_otel_instrumentors.grpc.sync_server import SyncServerCall
 from flx_otel_instrumentors.grpc.telemetry import SERVER, Catalog, Metering, Method, Tracing
 
@@ -181,7 +181,7 @@ class OutermostInterceptor(ServerInterceptor):
         self.alone = alone
         self.limited = limited
         self.known = self.catalog.known
-        self._unheard: tuple[str, int | None] = ("RESOURCE_EXHAUSTED", None) if limited else _CANCELLED
+        self._unheard: tuple[str, int | None] = ("RESOURCE_EXHAUSTED", None) if limited else CANCELLED
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return the handler with its calls observed; it is the call itself, as a rule."""
@@ -232,6 +232,7 @@ class OutermostInterceptor(ServerInterceptor):
             or plan.aio is not self.aio
             or plan.answer is None
             or plan.watched
+            or self.limited
             or current()
             or not self.enabled
         ):
@@ -250,7 +251,7 @@ class OutermostInterceptor(ServerInterceptor):
         call.requests = call.responses = 0
         call.received = details
         call.plan = plan
-        call.unheard = self._unheard if self.aio or not self.limited else ("RESOURCE_EXHAUSTED", threading.get_ident())
+        call.unheard = CANCELLED
         return call
 
     def raised(self, details: Any, error: BaseException) -> None:
@@ -284,6 +285,8 @@ class OutermostInterceptor(ServerInterceptor):
                 if plan is None or plan.handler is not handler or plan.aio is not aio:
                     plan = self.plan_of(method, handler, aio)
             made = ReceivedCall if plan is None or plan.answer is None else plan.answer
+            if aio and self.limited and plan is not None and plan.answer is not None:
+                made = plan.answer_of_limited
             call = made(details, method, self.tracing, self.metering, started)
             if plan is None:
                 call.end("UNIMPLEMENTED", details="Method not found!")
@@ -341,10 +344,11 @@ class ObservingHandlers(_handlers_base):
     none. What is registered for one method goes before what is generic, as with grpc.
     """
 
-    def __init__(self, interceptor: OutermostInterceptor) -> None:
+    def __init__(self, interceptor: OutermostInterceptor, generic: list[Any]) -> None:
         self.interceptor = interceptor
-        self.generic: list[Any] = []
+        self.generic = generic
         self.registered: dict[str, Any] = {}
+        self.started = False
 
     def service(self, handler_call_details: Any) -> Any:
         """Return what grpc is to call."""
@@ -363,7 +367,6 @@ class ObservingHandlers(_handlers_base):
 
 
 _new: Any = object.__new__
-_CANCELLED = ("CANCELLED", None)
 _makers: Any = grpc  # the module's functions carry no types
 _LASTING: Any = _makers.unary_unary_rpc_method_handler(None).__class__
 """The class of handlers that never change, a tuple; an app's own may."""
@@ -376,7 +379,8 @@ def _plan(handler: Any, aio: bool) -> Plan:
     plan = Plan(handler, aio)
     streaming = plan.response_streaming
     plan.style = _style(plan.behavior, streaming, aio)
-    plan.answer = _ANSWERS.get((plan.style, plan.request_streaming, plan.request_streaming or plan.read is not None))
+    kind = (plan.style, plan.request_streaming, plan.request_streaming or plan.read is not None)
+    plan.answer, plan.answer_of_limited = _ANSWERS.get(kind, (None, None))
     plan.watched = aio and plan.style.startswith("pooled")
     return plan
 
@@ -390,8 +394,11 @@ def _style(behavior: Any, streaming: bool, aio: bool) -> str:
     return _OWN_POOL + name if getattr(behavior, "experimental_thread_pool", None) is not None else name
 
 
-_ANSWERS: dict[tuple[str, bool, bool], Any] = {
-    (style, requests, reading): answering(base, style, requests, responses, reading)
+_ANSWERS: dict[tuple[str, bool, bool], tuple[Any, Any]] = {
+    (style, requests, reading): (
+        answering(base, style, requests, responses, reading),
+        answering(base, style, requests, responses, reading, limited=True),
+    )
     for base, style, responses in (
         (SyncServerCall, "sync_unary", False),
         (SyncServerCall, "sync_stream", True),

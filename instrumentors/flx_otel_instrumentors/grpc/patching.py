@@ -113,15 +113,16 @@ def patch_servers(tracer_provider: TracerProvider | None, meter_provider: MeterP
             if active:
                 try:
                     own: tuple[Any, ...] = tuple(_argument(args, kwargs, _INTERCEPTORS, "interceptors") or ())
+                    handlers = list(_argument(args, kwargs, _HANDLERS, "generic_handlers") or ())
+                    registration.note(handlers)
                     if own:
+                        args, kwargs = _with(args, kwargs, _HANDLERS, "generic_handlers", handlers)
                         made = ours(AioOutermostInterceptor, own, args, kwargs, True)
                         args, kwargs = _with(args, kwargs, _INTERCEPTORS, "interceptors", (made, *own))
                     else:
-                        handlers = ObservingHandlers(ours(OutermostInterceptor, own, args, kwargs, True))
-                        handlers.generic.extend(_argument(args, kwargs, _HANDLERS, "generic_handlers") or ())
-                        registration.note(handlers.generic)
-                        args, kwargs = _with(args, kwargs, _HANDLERS, "generic_handlers", [handlers])
-                        registration.gather(self, handlers)
+                        observing = ObservingHandlers(ours(OutermostInterceptor, own, args, kwargs, True), handlers)
+                        args, kwargs = _with(args, kwargs, _HANDLERS, "generic_handlers", [observing])
+                        registration.gather(self, observing)
                 except Exception as problem:  # noqa: BLE001
                     fault("instrumenting a gRPC server", problem, _remedy("flx_grpc_server"))
             original(self, *args, **kwargs)

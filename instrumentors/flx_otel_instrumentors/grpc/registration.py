@@ -25,6 +25,8 @@ class Gathered(Protocol):
 
     generic: list[Any]
     registered: dict[str, Any]
+    started: bool
+    """Whether the server has started: grpc takes no handler for a single method after that."""
 
 
 _gathered: WeakKeyDictionary[Any, Gathered] = WeakKeyDictionary()
@@ -36,6 +38,16 @@ _kept = False
 def knows(path: str) -> bool:
     """Return whether the app registered a handler for `path`, as `/package.Service/Method`."""
     return path in _names
+
+
+def _start(original: Any) -> Any:
+    async def start(self: Any) -> None:
+        gathered = _gathered.get(self)
+        if gathered is not None:
+            gathered.started = True
+        await original(self)
+
+    return start
 
 
 def gather(server: Any, into: Gathered) -> None:
@@ -56,6 +68,7 @@ def watch(by_hand: bool = False) -> None:
         _replace(owner, "__init__", _initialise)
         _replace(owner, "add_generic_rpc_handlers", _add_generic)
         _replace(owner, "add_registered_method_handlers", _add_registered)
+    _replace(import_module("grpc.aio._server").Server, "start", _start)
 
 
 def remove() -> None:
@@ -105,7 +118,7 @@ def _add_registered(original: Any) -> Any:
         except Exception as problem:  # noqa: BLE001 - grpc says what is wrong with it
             fault("noting gRPC methods", problem)
         gathered = _gathered.get(self)
-        if gathered is not None:
+        if gathered is not None and not gathered.started:
             gathered.registered.update({f"/{service_name}/{name}": each for name, each in method_handlers.items()})
         else:
             original(self, service_name, method_handlers)

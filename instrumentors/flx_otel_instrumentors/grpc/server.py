@@ -31,6 +31,9 @@ for _code in grpc.StatusCode:
     _NAMES[_code.value[0]] = _code.name
 
 
+CANCELLED: tuple[str, int | None] = ("CANCELLED", None)
+
+
 class Plan:
     """How the calls of one handler of the app are observed; kept with the method and never changed.
 
@@ -39,8 +42,8 @@ class Plan:
     """
 
     __slots__ = (
-        "aio", "answer", "behavior", "handler", "read", "request_streaming", "response_streaming", "style",
-        "watched", "write",
+        "aio", "answer", "answer_of_limited", "behavior", "handler", "read", "request_streaming", "response_streaming",
+        "style", "watched", "write",
     )  # fmt: skip
 
     def __init__(self, handler: Any, aio: bool) -> None:
@@ -53,6 +56,8 @@ class Plan:
         self.write: Any = handler.response_serializer
         self.style = ""
         self.answer: Any = None
+        self.answer_of_limited: Any = None
+        """The same for a server that refuses calls beyond a maximum: it notes that grpc has looked at it."""
         self.watched = False
         """Whether the call ends with grpc's task at the latest."""
 
@@ -281,10 +286,7 @@ class ServerCall(Call):
             except Exception as error:
                 self.end("UNKNOWN" if self.aio else "INTERNAL", error)
                 raise
-        if data is not None:
-            self.end("OK")
-        else:
-            self.end("UNKNOWN" if self.aio else "INTERNAL")
+        self.end("OK" if data is not None or self.aio else "INTERNAL")  # asyncio servers send nothing as b""
         return data
 
     def stand_in(self, behavior: Any) -> Any:
@@ -307,13 +309,24 @@ _MAKERS: dict[tuple[bool, bool], Any] = {
 
 
 def answering(
-    base: type[ServerCall], style: str, request_streaming: bool, response_streaming: bool, reading: bool
+    base: type[ServerCall],
+    style: str,
+    request_streaming: bool,
+    response_streaming: bool,
+    reading: bool,
+    limited: bool = False,
 ) -> Any:
     """Return a class of calls that are their own handler: grpc is handed the call, and no handler is made for it.
 
     It has what grpc looks at of an `RpcMethodHandler`; `style` names the method of `base` that is called.
-    Requests do not pass by us unless `reading`.
+    Requests do not pass by us unless `reading`. In a `limited` server, a call that is dropped was refused, unless grpc
+    had looked at what streams: it looks after it has asked whether the maximum is reached.
     """
+
+    def looked_at(call: Any) -> bool:
+        call.unheard = CANCELLED
+        return request_streaming
+
     arity = _ARITIES[request_streaming, response_streaming]
     return type(
         f"{base.__name__}_{style}_{arity}",
@@ -321,7 +334,7 @@ def answering(
         {
             "__slots__": (),
             "aio": not style.startswith("sync"),
-            "request_streaming": request_streaming,
+            "request_streaming": property(looked_at) if limited else request_streaming,
             "response_streaming": response_streaming,
             "request_deserializer": ServerCall.deserialize if reading else None,
             "response_serializer": ServerCall.serialize if response_streaming else ServerCall.serialize_one,

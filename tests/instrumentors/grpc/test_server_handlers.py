@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -363,3 +364,63 @@ def test_a_plain_function_on_an_asyncio_server_ends_with_its_call(instrumented: 
         call(server.port, "unary_unary", [b"x"], timeout=0.3)
         assert outcome(instrumented) == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
         free.set()
+
+
+@pytest.mark.parametrize("maximum", [None, 5])
+def test_a_call_cancelled_before_its_message_was_not_refused(instrumented: Capture, maximum: int | None) -> None:
+    arrived, free = threading.Event(), threading.Event()
+
+    async def behavior(request: bytes, context: Any) -> bytes:
+        return request
+
+    class Telling(grpc.GenericRpcHandler):
+        def service(self, handler_call_details: Any) -> Any:
+            arrived.set()
+            return handler("unary_unary", behavior).service(handler_call_details)
+
+    def requests() -> Iterator[bytes]:
+        free.wait(20)
+        yield b"x"
+
+    with AioServer(Telling(), maximum_concurrent_rpcs=maximum) as server:
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            made = channel.stream_unary("/test.Style/Call").future(requests(), timeout=20)
+            assert arrived.wait(20)
+            made.cancel()
+            free.set()
+        assert outcome(instrumented) == ("CANCELLED", None)
+
+
+def test_an_asyncio_call_beyond_the_maximum_was_refused(instrumented: Capture) -> None:
+    entered, free = threading.Event(), threading.Event()
+
+    async def behavior(request: bytes, context: Any) -> bytes:
+        entered.set()
+        await asyncio.to_thread(free.wait, 20)
+        return b""
+
+    server = AioServer(handler("unary_unary", behavior), maximum_concurrent_rpcs=1)
+    with server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        method = channel.unary_unary("/test.Style/Call")
+        first = method.future(b"x", timeout=20)
+        assert entered.wait(20)
+        with pytest.raises(grpc.RpcError) as refused:
+            method(b"x", timeout=20)
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        free.set()
+        first.result()
+
+    def statuses() -> dict[Any, int]:
+        points = instrumented.points("rpc.server.call.duration")
+        return {dict(key)["rpc.response.status_code"]: each.count for key, each in points.items()}
+
+    eventually("both", lambda: statuses() == {"OK": 1, "RESOURCE_EXHAUSTED": 1})
+
+
+def test_an_asyncio_answer_of_nothing_went_well(instrumented: Capture) -> None:
+    async def behavior(request: bytes, context: Any) -> Any:
+        return None
+
+    with AioServer(handler("unary_unary", behavior)) as server:
+        assert call(server.port, "unary_unary", [b"x"]) == [b""]
+    assert outcome(instrumented) == ("OK", None)
