@@ -224,35 +224,36 @@ class OutermostInterceptor(ServerInterceptor):
 
         A method seen before, with the same handler, takes the least way: what `answer` does, in one go.
         """
-        known: Method | None = self.known(details.method)
-        plan: Plan | None = known.plan if known is not None else None
-        if (
-            plan is None
-            or plan.handler is not handler
-            or plan.aio is not self.aio
-            or plan.answer is None
-            or plan.watched
-            or self.limited
-            or current()
-            or not self.enabled
-        ):
+        try:
+            known: Method | None = self.known(details.method)
+            plan: Plan | None = known.plan if known is not None else None
+            if (
+                plan is not None
+                and plan.handler is handler
+                and plan.aio is self.aio
+                and plan.answer is not None
+                and not (plan.watched or self.limited or current())
+                and self.enabled
+            ):
+                call: ServerCall = _new(plan.answer)
+                call._started = started
+                call._open = call.ended = call.awaited = False
+                call.method = known
+                call.tracing = self.tracing
+                call.metering = self.metering
+                call.span = call.context = call.rpc = call.outcome = None
+                call.requests = call.responses = 0
+                call.received = details
+                call.plan = plan
+                call.unheard = CANCELLED
+                return call
+        except Exception as problem:  # noqa: BLE001
+            fault("observing a gRPC handler", problem)
 
-            def found(_: Any) -> Any:
-                return handler
+        def found(_: Any) -> Any:
+            return handler
 
-            return self.intercept_service(found, details)
-        call: ServerCall = _new(plan.answer)
-        call._started = started
-        call._open = call.ended = call.awaited = False
-        call.method = known
-        call.tracing = self.tracing
-        call.metering = self.metering
-        call.span = call.context = call.rpc = call.outcome = None
-        call.requests = call.responses = 0
-        call.received = details
-        call.plan = plan
-        call.unheard = CANCELLED
-        return call
+        return self.intercept_service(found, details)
 
     def raised(self, details: Any, error: BaseException) -> None:
         """Note a call for which the app's own code raised instead of giving a handler."""
