@@ -47,9 +47,9 @@ def grpc(python: Path, port: int, seconds: float) -> Answered:
     return Answered(int(_run([str(python), "caller.py", str(port), str(seconds)], environment(python))))
 
 
-def calls(python: Path, port: int, count: int) -> None:
-    """Call the gRPC server so many times, eight at a time, from the environment of `python`."""
-    _run([str(python), "caller.py", str(port), "0", str(count)], environment(python))
+def calls(python: Path, port: int, count: int) -> int:
+    """Call the gRPC server so many times, eight at a time, from the environment of `python`; return how many times."""
+    return int(_run([str(python), "caller.py", str(port), "0", str(count)], environment(python)))
 
 
 def arrivals(python: Path, port: int, rate: float, seconds: float, path: str) -> list[int]:

@@ -177,6 +177,14 @@ def settled(process: Process, calm: float, limit: float = 8.0) -> float:
     return process.cpu()
 
 
+def called(python: Path, stack: ExitStack) -> str:
+    """Start the process that the realistic service calls, on the load's core; return its address."""
+    port = free_port()
+    beside = stack.enter_context(Process([str(python), "other.py", str(port)], environment(python), LOAD_CORE))
+    beside.until_listening(port)
+    return f"http://127.0.0.1:{port}"
+
+
 class Collector:
     """A sink for everything that is sent, on the load's core. Listens while `stack` is open."""
 

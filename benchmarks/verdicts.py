@@ -61,7 +61,7 @@ def _promise(promise: Promise, by_case: Mapping[str, Sequence[Sample]]) -> str:
     count = min(len(own), len(base))
     if not count:
         return f"not measured {promise.what}"
-    change = _pooled(promise.figure) if promise.figure != "cpu_us" else _share
+    change = _pooled(promise.figure) if promise.figure in _LATENCIES else _share(promise.figure)
     got = change(own[:count], base[:count])
     chance, found = random.Random(1), list[float]()
     for _ in range(200):
@@ -74,14 +74,24 @@ def _promise(promise: Promise, by_case: Mapping[str, Sequence[Sample]]) -> str:
     return f"{'holds ' if got < promise.share else 'MISSED'}       {told}"
 
 
-def _share(own: Sequence[Sample], base: Sequence[Sample]) -> float:
-    """Return the share of the CPU a request takes that the bare service does not take, neighbour by neighbour."""
-    pairs = [(one.figures["cpu_us"], other.figures["cpu_us"]) for one, other in zip(own, base, strict=True)]
-    return statistics.median((one - other) / one for one, other in pairs)
+Change = Callable[[Sequence[Sample], Sequence[Sample]], float]
 
 
-def _pooled(figure: str) -> Callable[[Sequence[Sample], Sequence[Sample]], float]:
-    share = {"p50_us": 0.5, "p99_us": 0.99}[figure]
+def _share(figure: str) -> Change:
+    """Return how to find the share of what a request takes that the bare service does not take, by neighbours."""
+
+    def change(own: Sequence[Sample], base: Sequence[Sample]) -> float:
+        pairs = [(one.figures[figure], other.figures[figure]) for one, other in zip(own, base, strict=True)]
+        return statistics.median((one - other) / one for one, other in pairs)
+
+    return change
+
+
+_LATENCIES = {"p50_us": 0.5, "p99_us": 0.99}
+
+
+def _pooled(figure: str) -> Change:
+    share = _LATENCIES[figure]
 
     def change(own: Sequence[Sample], base: Sequence[Sample]) -> float:
         one, other = (quantile([raw for each in some for raw in each.raw_us], share) for some in (own, base))

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks import load, servers
-from benchmarks.lanes.cases import ALL, SOME, of
+from benchmarks.lanes.cases import ALL, NONE, SOME, of
 from benchmarks.samples import Case, Lane, Opening, Sample, Surroundings, Window
 from benchmarks.venvs import PEERS
 
@@ -25,18 +25,22 @@ WARM, A_SECOND = 200, 400
 _REST = 5.0
 """Seconds without requests that are counted as well: a batch waits one second, and is then encoded slowly."""
 
-_REQUEST = b"GET /items/5 HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: wrk/4.2.0\r\nAccept: */*\r\n\r\n"
-Ask = Callable[[Path, int, int], None]
-"""Asks a server on a port for so many answers, with the Python of the load."""
+Ask = Callable[[Path, int, int], int]
+"""Asks a server on a port, with the Python of the load, for so many answers or fewer; returns how many came."""
+
+Beside = Callable[[Surroundings, ExitStack], Mapping[str, str]]
+"""Starts what a program needs beside it, and returns the variables that tell it."""
 
 
-def ask_http(tool: Path, port: int, count: int) -> None:
-    """Ask the web app on eight connections. Raises RuntimeError where an answer is no 200."""
+def ask_http(tool: Path, port: int, count: int, path: str = "/items/5") -> int:
+    """Ask a web app on eight connections, a whole number of times each. Raises RuntimeError where an answer is no 200."""
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: wrk/4.2.0\r\nAccept: */*\r\n\r\n".encode()
     connections = [socket.create_connection(("127.0.0.1", port), 60) for _ in range(load.CONNECTIONS)]
+    times = -(-count // len(connections))
     try:
-        for _ in range(0, count, len(connections)):
+        for _ in range(times):
             for each in connections:
-                each.sendall(_REQUEST)
+                each.sendall(request)
             for each in connections:
                 answer = b""
                 while not answer.endswith(b"}"):  # the app's JSON, after the head
@@ -47,9 +51,25 @@ def ask_http(tool: Path, port: int, count: int) -> None:
     finally:
         for each in connections:
             each.close()
+    return times * len(connections)
 
 
-def opening(command: Callable[[int], list[str]], chosen: Mapping[str, str], protocol: str, ask: Ask) -> Opening:
+def ask_service(tool: Path, port: int, count: int) -> int:
+    """Ask the realistic service, which takes long for an answer, for an eighth of the answers."""
+    return ask_http(tool, port, count // 8, "/orders/7")
+
+
+def _called(around: Surroundings, stack: ExitStack) -> Mapping[str, str]:
+    return {"BENCHMARK_OTHER": servers.called(around.tool, stack)}
+
+
+def opening(
+    command: Callable[[int], list[str]],
+    chosen: Mapping[str, str],
+    protocol: str,
+    ask: Ask,
+    beside: Beside = lambda around, stack: {},
+) -> Opening:
     """Return what starts `command` for a port, under valgrind, with these variables and a collector of its own."""
 
     def start(case: Case, around: Surroundings, stack: ExitStack) -> Window:
@@ -61,7 +81,7 @@ def opening(command: Callable[[int], list[str]], chosen: Mapping[str, str], prot
         counting.append(f"--callgrind-out-file={folder}/%p")
         port = servers.free_port()
         collector = servers.Collector(around.tool, stack)
-        variables = {**collector.variables(protocol), **chosen, **case.variables}
+        variables = {**collector.variables(protocol), **chosen, **case.variables, **beside(around, stack)}
         python = around.pythons[case.peer]
         program = servers.program(PEERS[case.peer], python, command(port), variables, before=counting)
         stack.enter_context(program)
@@ -70,12 +90,11 @@ def opening(command: Callable[[int], list[str]], chosen: Mapping[str, str], prot
         time.sleep(1)
 
         def window(seconds: float) -> Sample:
-            count = round(A_SECOND * seconds)
             collector.spans()
             before = set(folder.iterdir())
             pid = str(program.pid)
             subprocess.run([control, "-i", "on", pid], check=True, capture_output=True)
-            ask(around.tool, port, count)
+            count = ask(around.tool, port, round(A_SECOND * seconds))
             time.sleep(_REST)
             subprocess.run([control, "-d", pid], check=True, capture_output=True)
             subprocess.run([control, "-i", "off", pid], check=True, capture_output=True)
@@ -122,6 +141,24 @@ def _lane(name: str, title: str, opened: Opening) -> Lane:
     )
 
 
+_SERVICE = Lane(
+    "instructions-service",
+    "instructions",
+    "service with a query and a call: instructions",
+    "thousand",
+    "kilo",
+    (
+        Case("bare", "bare", "no instrumentation"),
+        Case("metrics", "ours", "flx-instrument, metrics alone", NONE),
+        Case("ours", "ours", "flx-instrument, metrics, traces at 1 %", SOME),
+        Case("upstream", "upstream", "opentelemetry-instrument, the same", SOME),
+    ),
+    opening(lambda port: servers.uvicorn("service:app", port), {}, "http/protobuf", ask_service, _called),
+    service=True,
+    windows=1,
+    once=True,
+)
+
 LANES = (
     _lane("requests", "FastAPI request, traces at 1 %", opening(_web, SOME, "http/protobuf", ask_http)),
     _lane("requests-all", "FastAPI request, traces at 100 %", opening(_web, ALL, "http/protobuf", ask_http)),
@@ -132,4 +169,5 @@ LANES = (
     _lane(
         "grpc-sync-all", "sync gRPC call, traces at 100 %", opening(_calls("sync"), ALL, "http/protobuf", load.calls)
     ),
+    _SERVICE,
 )

@@ -27,15 +27,12 @@ _PATH = "/orders/{n}"
 
 
 def _opening(case: Case, around: Surroundings, stack: ExitStack) -> Window:
-    port, other = servers.free_port(), servers.free_port()
+    port = servers.free_port()
     collector = servers.Collector(around.tool, stack)
-    command = [str(around.tool), "other.py", str(other)]
-    beside = stack.enter_context(servers.Process(command, servers.environment(around.tool), servers.LOAD_CORE))
-    beside.until_listening(other)
     variables = {
         **collector.variables(),
         **case.variables,
-        "BENCHMARK_OTHER": f"http://127.0.0.1:{other}",
+        "BENCHMARK_OTHER": servers.called(around.tool, stack),
     }
     python = around.pythons[case.peer]
     command = servers.uvicorn("service:app", port)
