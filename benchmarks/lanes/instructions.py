@@ -33,7 +33,7 @@ Beside = Callable[[Surroundings, ExitStack], Mapping[str, str]]
 
 
 def ask_http(tool: Path, port: int, count: int, path: str = "/items/5") -> int:
-    """Ask a web app on eight connections, a whole number of times each. Raises RuntimeError where an answer is no 200."""
+    """Ask a web app on eight connections, as often on each. Raises RuntimeError where an answer is no 200."""
     request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: wrk/4.2.0\r\nAccept: */*\r\n\r\n".encode()
     connections = [socket.create_connection(("127.0.0.1", port), 60) for _ in range(load.CONNECTIONS)]
     times = -(-count // len(connections))
