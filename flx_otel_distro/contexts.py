@@ -40,6 +40,10 @@ def detach(token: Token[Context]) -> None:
     api.detach(token)
 
 
+reset: Callable[[Token[Context]], None] = api.detach if _variable is None else _variable.reset
+"""Do what `detach` does, without a call between; raises ValueError or RuntimeError where that was elsewhere."""
+
+
 def with_span(context: Context, span: Span) -> Context:
     """Return a context like `context` with `span` as its span."""
     return Context({**context, SPAN_KEY: span} if context else {SPAN_KEY: span})

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import AsyncIterator
 from typing import Any, Final, cast
 
-from flx_otel_distro.contexts import attach, current, detach
+from flx_otel_distro.contexts import attach, current, detach, reset
 from flx_otel_distro.guard import fault
 from flx_otel_instrumentors.grpc.server import ServerCall
 from flx_otel_instrumentors.grpc.sync_server import Responses
@@ -48,7 +48,10 @@ class AioServerCall(ServerCall):
             raise
         finally:
             if token is not None:
-                detach(token)
+                try:
+                    reset(token)
+                except (ValueError, RuntimeError):  # closed by whoever had the last reference
+                    detach(token)
         self.returned(last=False)
         return response
 
