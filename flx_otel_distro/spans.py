@@ -130,7 +130,7 @@ PLAIN: frozenset[object] = frozenset({NonRecordingSpan, Unsampled, _Span})
 class Starter:
     """Starts the spans of one tracer. Safe from any thread and after a fork."""
 
-    __slots__ = ("_bounds", "_config", "_generator", "_ids", "_sampler", "_share", "tracer")
+    __slots__ = ("_bounds", "_config", "_generator", "_ids", "_root", "_sampler", "tracer")
 
     def __init__(self, tracer: Tracer) -> None:
         self.tracer: Any = tracer
@@ -139,7 +139,7 @@ class Starter:
         self._bounds: Bounds | None = None
         self._generator: Any = None
         self._ids: FlxIdGenerator | None = None
-        self._share = 0.0
+        self._root = (0.0, 0)  # the share of new traces that is sampled, and their bound: read in one go
 
     def decide(self, parent: Context) -> SpanContext | NonRecordingSpan | None:
         """Return what a span to come under `parent` is; None where only the tracer knows.
@@ -169,8 +169,8 @@ class Starter:
             if ids is None:
                 return _foreign(tracer.id_generator, bounds, context)
             if context is None:
-                bound = bounds[0]
-                if ids.share() >= self._share:
+                share, bound = self._root
+                if ids.share() >= share:
                     return unsampled(ids, bound)
                 trace_id, flags, state = ids.bits(64) << 64 | ids.between(bound), RANDOM, NO_STATE
                 trace_id = trace_id or 1
@@ -220,8 +220,10 @@ class Starter:
         metrics: Any = getattr(tracer, "_tracer_metrics", None)
         known = _KNOWN and type(tracer) is SdkTracer and type(metrics).__name__ == "NoOpTracerMetrics"
         if known and config.is_enabled:
-            self._bounds = bounds_of(sampler)
-            self._share = self._bounds[0] / _ALL if self._bounds is not None else 0.0
+            bounds = bounds_of(sampler)
+            if bounds is not None:
+                self._root = (bounds[0] / _ALL, bounds[0])
+            self._bounds = bounds
         self._sampler, self._config, self._generator = sampler, config, ids
 
 

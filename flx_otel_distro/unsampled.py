@@ -51,10 +51,6 @@ class Unsampled(NonRecordingSpan):
         mine: dict[str, SpanContext] = vars(self)
         return mine.setdefault("ids", made)  # the first thread wins
 
-    def get_span_context(self) -> SpanContext:
-        """Return the ids."""
-        return self.__dict__.get("ids") or self._drawn()
-
     def __reduce__(self) -> Any:
         return NonRecordingSpan, (self._context,)
 

@@ -21,6 +21,14 @@ WRAPPERS = ("bare", "ours", "upstream", "edot", "splunk", "ddtrace")
 EVERYONE = (*WRAPPERS, "logfire")
 
 
+SERVICE = (
+    Case("bare", "bare", "no instrumentation"),
+    Case("metrics", "ours", "flx-instrument, metrics alone", NONE),
+    Case("ours", "ours", "flx-instrument, metrics, traces at 1 %", SOME),
+    Case("upstream", "upstream", "opentelemetry-instrument, the same", SOME),
+)
+
+
 def of(*peers: str) -> tuple[Case, ...]:
     """Return the plain case of each peer."""
     return tuple(Case(name, name, PEERS[name].title) for name in peers)

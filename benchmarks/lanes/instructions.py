@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks import load, servers
-from benchmarks.lanes.cases import ALL, NONE, SOME, of
+from benchmarks.lanes.cases import ALL, SERVICE, SOME, of
 from benchmarks.samples import Case, Lane, Opening, Sample, Surroundings, Window
 from benchmarks.venvs import PEERS
 
@@ -147,12 +147,7 @@ _SERVICE = Lane(
     "service with a query and a call: instructions",
     "thousand",
     "kilo",
-    (
-        Case("bare", "bare", "no instrumentation"),
-        Case("metrics", "ours", "flx-instrument, metrics alone", NONE),
-        Case("ours", "ours", "flx-instrument, metrics, traces at 1 %", SOME),
-        Case("upstream", "upstream", "opentelemetry-instrument, the same", SOME),
-    ),
+    SERVICE,
     opening(lambda port: servers.uvicorn("service:app", port), {}, "http/protobuf", ask_service, _called),
     service=True,
     windows=1,

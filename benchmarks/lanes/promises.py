@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from benchmarks import limits, load, servers
-from benchmarks.lanes.cases import ALL, NONE, SOME
+from benchmarks.lanes.cases import ALL, SERVICE
 from benchmarks.lanes.memory import read
 from benchmarks.samples import Case, Lane, Sample, Surroundings, Window, quantile
 from benchmarks.venvs import PEERS
@@ -146,12 +146,7 @@ LANES = (
         f"service at {RATE:g} requests/s",
         "µs CPU",
         "cpu_us",
-        (
-            Case("bare", "bare", "no instrumentation"),
-            Case("metrics", "ours", "flx-instrument, metrics alone", NONE),
-            Case("ours", "ours", "flx-instrument, metrics, traces at 1 %", SOME),
-            Case("upstream", "upstream", "opentelemetry-instrument, the same", SOME),
-        ),
+        SERVICE,
         _opening,
         service=True,
         scale=2.5,
